@@ -1,0 +1,72 @@
+"""From a policy's output in [-1, 1] to joint targets, and from targets to commands an arm can follow.
+
+The same two functions run inside the simulated worlds, with leading axis N, and in the arm's control
+process, so a policy meets on the arm the very mapping that it was trained with. Array-agnostic.
+
+    joint_pos_target   once per control period: where the policy wants the joints
+    shape_command      once per servo period:   the next command on the way there
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .spec import ActionTerm, Spec
+
+
+def action_slices(spec: Spec) -> dict[str, slice]:
+    """Where each action term lies in the policy's output."""
+    result, start = {}, 0
+    for term in spec.actions:
+        result[term.name] = slice(start, start + term.size)
+        start += term.size
+    return result
+
+
+def joint_pos_target(term: ActionTerm, action: Any, measured: Any, last_target: Any) -> Any:
+    """The joint target [rad] that an action (..., n) asks for.
+
+    The target leads the measured position by at most `term.lead`, so that a blocked arm does not wind
+    up a distant target, and stays inside the term's bounds.
+    """
+    xp = array_namespace(action)
+    reference = {"last_target": last_target, "measured": measured, "home": _like(term.home, measured)}[term.reference]
+    target = reference + _like(term.scale, measured) * action
+    lead = _like(term.lead, measured)
+    target = xp.minimum(xp.maximum(target, measured - lead), measured + lead)
+    return xp.minimum(xp.maximum(target, _like(term.low, measured)), _like(term.high, measured))
+
+
+def shape_command(position: Any, velocity: Any, target: Any, max_velocity: Any, max_acceleration: Any, dt: float):
+    """The command one servo period `dt` [s] later: (position, velocity), each (..., n).
+
+    Moves towards `target` as fast as the limits allow and without overshoot: of all speeds v' it takes the
+    largest from which braking at full deceleration, in steps of dt, still stops at the target,
+        v' dt + v'^2 / (2 a) - v' dt / 2 <= |target - position|,
+    limited to what one period of acceleration can reach from the present velocity.
+    """
+    xp = array_namespace(position)
+    error = target - position
+    distance = xp.abs(error)
+    step = max_acceleration * dt  # largest change of velocity in one period
+    braking = xp.sqrt(0.25 * step * step + 2.0 * max_acceleration * distance) - 0.5 * step
+    speed = xp.minimum(xp.minimum(braking, distance / dt), max_velocity + 0.0 * distance)
+    wanted = xp.where(error < 0, -speed, speed)
+    new_velocity = xp.minimum(xp.maximum(wanted, velocity - step), velocity + step)
+    return position + new_velocity * dt, new_velocity
+
+
+def control_value(term: ActionTerm, action: Any) -> Any:
+    """The simulator's control for an action (..., n) of kind `control`."""
+    low, high = _like(term.low, action), _like(term.high, action)
+    return low + 0.5 * (action + 1.0) * (high - low)
+
+
+def _like(values: tuple[float, ...], array: Any) -> Any:
+    xp = array_namespace(array)
+    if isinstance(array, np.ndarray):
+        return np.asarray(values, array.dtype)
+    return xp.asarray(values, dtype=array.dtype, device=array.device)

@@ -1,0 +1,66 @@
+"""Batch and Sample: what a buffer hands to a learner, and what the learner asks for.
+
+Legend: B batch, T time, A action. Leading axes are (B,) for transitions or (B, T) for sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Experience with true successors. Optional fields are None where their producer has none.
+
+    `next_obs` is always the observation that followed the action, also at an episode's last step;
+    bootstrapping uses `terminated` alone, `truncated` only cuts traces.
+    """
+
+    obs: Mapping[str, Tensor]  # group -> (B, ..., dim)
+    action: Tensor  # (B, ..., A) in [-1, 1], or (B, ..., 1) int64 for discrete
+    reward: Tensor  # (B, ...)
+    next_obs: Mapping[str, Tensor]
+    terminated: Tensor  # (B, ...) bool: the task ended here, its value is zero
+    truncated: Tensor  # (B, ...) bool: time ran out here, the value goes on
+    mask: Tensor | None = None  # (B, ...) bool: False marks rows that are no transition
+    steps: Tensor | None = None  # (B, ...) effective n of an n-step return
+    weight: Tensor | None = None  # (B, ...) importance weight of a row in the loss
+    rows: Tensor | None = None  # (B,) where the buffer keeps them, for priorities
+    origin: Tensor | None = None  # (B,) which source of a Mix
+    next_action: Tensor | None = None  # (B, ..., A)
+    mc_return: Tensor | None = None  # (B, ...)
+    extras: Mapping[str, Tensor] = field(default_factory=dict)  # what act() stored: log_prob, value, …
+
+    @property
+    def done(self) -> Tensor:
+        """Where an episode ended, either way."""
+        return self.terminated | self.truncated
+
+    def index(self, rows: Any) -> Batch:
+        """The batch of the given rows of the leading axis."""
+        return self._map(lambda x: x[rows])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return self._map(lambda x: x.to(device))
+
+    def _map(self, f) -> Batch:
+        def apply(value):
+            if isinstance(value, Mapping):
+                return {k: f(v) for k, v in value.items()}
+            return None if value is None else f(value)
+
+        return Batch(**{f_.name: apply(getattr(self, f_.name)) for f_ in fields(self)})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an algorithm asks of a buffer; the buffer refuses what it cannot give."""
+
+    batch_size: int  # rows; 0 asks for everything the buffer holds, in order
+    length: int = 1  # consecutive steps a row; above 1 the batch leads with (B, T)

@@ -1,0 +1,61 @@
+"""Random numbers that are a pure function of (seed, name, world, episode, step).
+
+A drawn value depends on nothing but its key, so adding a randomization term never reshuffles the
+others, any world's episode can be reproduced alone, and there is no generator state to save.
+The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"),
+vectorised over worlds: the 64-bit key is (seed, name), the 128-bit counter (block, world, episode, step).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # multipliers and Weyl constants of the paper
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+
+def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """Ten rounds of Philox: counter (..., 4) of 32-bit words to as many random 32-bit words (..., 4)."""
+    c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * _M0, c2 * _M1
+        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ np.uint64(k0), p1 & _LOW, (p0 >> _32) ^ c3 ^ np.uint64(k1), p0 & _LOW
+        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], axis=-1)
+
+
+class Stream:
+    """The random numbers of one named purpose under one seed."""
+
+    def __init__(self, seed: int, name: str):
+        digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+        self._key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
+
+    def uniform(self, world, episode, size: int, step=0) -> np.ndarray:
+        """Uniform numbers in the open interval (0, 1): (len(world), size), one row per (world, episode, step)."""
+        world, episode, step = np.broadcast_arrays(np.atleast_1d(world), episode, step)
+        blocks = -(-size // 4)
+        counter = np.empty((len(world), blocks, 4), np.uint64)
+        counter[..., 0] = np.arange(blocks)
+        counter[..., 1] = world[:, None]
+        counter[..., 2] = episode[:, None]
+        counter[..., 3] = step[:, None]
+        words = philox4x32(counter, self._key).reshape(len(world), -1)[:, :size]
+        return (words.astype(np.float64) + 0.5) * 2.0**-32
+
+    def normal(self, world, episode, size: int, step=0) -> np.ndarray:
+        """Standard normal numbers (Box and Muller 1958): (len(world), size)."""
+        pairs = -(-size // 2)
+        u = self.uniform(world, episode, 2 * pairs, step)
+        radius = np.sqrt(-2.0 * np.log(u[:, :pairs]))
+        angle = 2.0 * np.pi * u[:, pairs:]
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+
+    def integer(self, world, episode, step=0) -> np.ndarray:
+        """One integer in [0, 2**31) a row: (len(world),), for seeding other people's generators."""
+        return (self.uniform(world, episode, 1, step)[:, 0] * 2.0**31).astype(np.int64)

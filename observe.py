@@ -1,0 +1,51 @@
+"""From readings to observation groups, the same in simulation, in evaluation and on the arm.
+
+A reading is one named quantity with leading batch axes: joint_pos (..., 7), tool_pos (..., 3), …
+Array-agnostic: numpy arrays give numpy observations, torch tensors give torch ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from .errors import SpecError
+from .kinematics import forward_kinematics
+from .robots import RobotSpec
+from .spec import Spec
+
+
+def add_kinematics(readings: dict[str, Any], robot: RobotSpec) -> dict[str, Any]:
+    """Readings with `tool_pos` (..., 3) [m, base frame], computed from the *measured* joint positions.
+
+    A policy in simulation thereby sees the tool where the arm's own encoders, with their noise and
+    bias, say that it is: just what the real arm will tell it.
+    """
+    tool_pos, _ = forward_kinematics(robot, readings["joint_pos"])
+    return {**readings, "tool_pos": tool_pos}
+
+
+def observe(spec: Spec, readings: Mapping[str, Any]) -> dict[str, Any]:
+    """Observation groups of `spec`: each a flat float32 array (..., obs_dim), terms in the Spec's order.
+
+    Raises:
+        SpecError: a term has no reading, or its reading has another shape.
+    """
+    return {group: _flat(terms, readings, group) for group, terms in spec.observations.items()}
+
+
+def _flat(terms, readings: Mapping[str, Any], group: str):
+    columns = []
+    for term in terms:
+        if term.name not in readings:
+            raise SpecError(f"observation {group}/{term.name} has no reading; there are {', '.join(sorted(readings))}")
+        reading = readings[term.name]
+        batch = reading.shape[: reading.ndim - len(term.shape)]
+        if tuple(reading.shape[len(batch) :]) != term.shape:
+            raise SpecError(f"observation {group}/{term.name}: expected (..., {', '.join(map(str, term.shape))}), "
+                            f"got shape {tuple(reading.shape)}")  # fmt: skip
+        columns.append(reading.reshape(*batch, term.size))
+    xp = array_namespace(*columns)
+    return xp.astype(xp.concat(columns, axis=-1), xp.float32)

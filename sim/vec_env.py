@@ -1,0 +1,59 @@
+"""VecEnv: N worlds of a task behind one contract, whatever simulates them.
+
+Legend: N worlds, A action. Tensors live on `device`; a step's tensors belong to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..spec import Spec
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of N worlds gives."""
+
+    obs: Mapping[str, Tensor]  # what to act on next: already reset where an episode ended
+    next_obs: Mapping[str, Tensor]  # the true successor, always
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool
+    truncated: Tensor  # (N,) bool
+    success: Tensor | None = None  # (N,) bool, for tasks that define it; read it where an episode ended
+    mask: Tensor | None = None  # (N,) bool; False where a simulator used the step up to reset itself
+
+    @property
+    def done(self) -> Tensor:
+        return self.terminated | self.truncated
+
+
+class VecEnv(Protocol):
+    """N worlds in step. An episode of world w is a pure function of (seed, w, its episode number, actions)."""
+
+    spec: Spec
+    num_envs: int
+    device: torch.device
+    max_episode_steps: int  # the time limit in control steps; 0 where the simulator does not say
+
+    def reset(self, seed: int) -> Mapping[str, Tensor]:
+        """Start episode 0 of every world under `seed`; the first observations, group -> (N, dim)."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Apply action (N, A) in [-1, 1] for one control period (discrete: (N, 1) int64)."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later `load_state_dict` needs to go on to the bit: arrays and plain JSON data."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Restore, and return the observations to act on next."""
+        ...
+
+    def close(self) -> None: ...

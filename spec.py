@@ -1,0 +1,250 @@
+"""Spec: what a policy sees and does, as frozen data that travels in the policy file.
+
+The same Spec is used by the task that trains the policy, by the file that stores it and by the arm's
+control process that runs it. Two sides that differ are refused with the list of differences.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .errors import SpecError
+
+UNKNOWN = "unknown"  # a Spec read from somebody's data may not know; deploying refuses it
+SOURCES = ("robot", "kinematics", "camera", "goal", "external", UNKNOWN)
+ACTION_KINDS = ("joint_pos", "control", "discrete", UNKNOWN)
+REFERENCES = ("measured", "last_target", "home")
+NEVER_IN_POLICY_FILE = ("privileged", "achieved_goal")
+
+
+@dataclass(frozen=True)
+class ObsTerm:
+    """One named quantity inside an observation group."""
+
+    name: str
+    shape: tuple[int, ...]
+    source: str = UNKNOWN  # who provides it on the arm: robot, kinematics, camera, goal or external
+    unit: str = UNKNOWN
+    dtype: str = "float32"  # float32, or uint8 for a camera (height, width, channels)
+    frame: str = ""  # the coordinate frame of a position or rotation
+    low: float = -math.inf
+    high: float = math.inf
+    history: int = 1  # frames that the policy stacks, oldest first
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if self.source not in SOURCES:
+            raise SpecError(f"observation {self.name!r}: source {self.source!r} is not one of {', '.join(SOURCES)}")
+        if self.dtype not in ("float32", "uint8"):
+            raise SpecError(f"observation {self.name!r}: dtype {self.dtype!r} is not float32 or uint8")
+        if self.history < 1:
+            raise SpecError(f"observation {self.name!r}: history {self.history} must be at least 1")
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class ActionTerm:
+    """How a slice of the policy's output in [-1, 1] becomes a command.
+
+    joint_pos: target = reference + scale * action [rad, m], never further than `lead` from the measured
+               position, inside [low, high], approached under max_velocity and max_acceleration.
+    control:   command = low + (action + 1) / 2 * (high - low), in the simulator's own units.
+    discrete:  the index of one of n choices.
+    """
+
+    name: str
+    kind: str
+    joints: tuple[str, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    reference: str = "last_target"  # measured | last_target | home
+    home: tuple[float, ...] = ()
+    lead: tuple[float, ...] = ()
+    max_velocity: tuple[float, ...] = ()
+    max_acceleration: tuple[float, ...] = ()
+    unit: str = UNKNOWN
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ACTION_KINDS:
+            raise SpecError(f"action {self.name!r}: kind {self.kind!r} is not one of {', '.join(ACTION_KINDS)}")
+        if self.reference not in REFERENCES:
+            raise SpecError(f"action {self.name!r}: reference {self.reference!r} is not one of {', '.join(REFERENCES)}")
+        for f in ("low", "high", "scale", "home", "lead", "max_velocity", "max_acceleration"):
+            object.__setattr__(self, f, tuple(float(x) for x in getattr(self, f)))
+        object.__setattr__(self, "joints", tuple(self.joints))
+        if self.kind == "joint_pos":
+            for f in ("low", "high", "scale", "lead", "max_velocity", "max_acceleration"):
+                if len(getattr(self, f)) != len(self.joints):
+                    raise SpecError(f"action {self.name!r}: {f} has {len(getattr(self, f))} entries "
+                                    f"for {len(self.joints)} joints")  # fmt: skip
+            if self.reference == "home" and len(self.home) != len(self.joints):
+                raise SpecError(f"action {self.name!r}: reference 'home' needs a home position for every joint")
+        if self.kind == "discrete" and self.n < 2:
+            raise SpecError(f"action {self.name!r}: a discrete action needs n of at least 2, not {self.n}")
+
+    @property
+    def size(self) -> int:
+        """Numbers of the policy's output that belong to this term."""
+        return 1 if self.kind == "discrete" else len(self.low)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Observation groups, action terms and timing of a policy. Frozen; equality is by value."""
+
+    observations: Mapping[str, tuple[ObsTerm, ...]]  # group name -> terms, flattened in this order
+    actions: tuple[ActionTerm, ...]
+    control_dt: float  # seconds between actions
+    action_horizon: int = 1  # actions in one chunk
+    robot: str = ""  # name of the arm, where there is one
+    notes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "observations", {g: tuple(t) for g, t in self.observations.items()})
+        object.__setattr__(self, "actions", tuple(self.actions))
+        for group, terms in self.observations.items():
+            names = [t.name for t in terms]
+            if len(set(names)) != len(names):
+                raise SpecError(f"observation group {group!r} names a term twice: {', '.join(names)}")
+        if not self.control_dt > 0:
+            raise SpecError(f"control_dt must be a positive time in seconds, not {self.control_dt}")
+        if self.action_horizon < 1:
+            raise SpecError(f"action_horizon must be at least 1, not {self.action_horizon}")
+
+    # ---- sizes -------------------------------------------------------------------------------
+
+    def obs_dim(self, group: str = "state") -> int:
+        """Length of the flat vector of one observation group."""
+        return sum(t.size for t in self.observations[group])
+
+    def slices(self, group: str = "state") -> dict[str, slice]:
+        """Where each term lies in the group's flat vector."""
+        result, start = {}, 0
+        for t in self.observations[group]:
+            result[t.name] = slice(start, start + t.size)
+            start += t.size
+        return result
+
+    @property
+    def action_dim(self) -> int:
+        """Length of one action vector."""
+        return sum(t.size for t in self.actions)
+
+    @property
+    def discrete(self) -> bool:
+        return any(t.kind == "discrete" for t in self.actions)
+
+    # ---- checking ----------------------------------------------------------------------------
+
+    def check(self, obs: Mapping[str, Any] | None = None, action: Any = None) -> None:
+        """Raise SpecError where observations (leading batch axes allowed) or an action do not fit."""
+        if obs is not None:
+            for group in self.observations:
+                if group not in obs:
+                    raise SpecError(f"observation group {group!r} is missing; got {', '.join(obs) or 'nothing'}")
+                if obs[group].shape[-1] != self.obs_dim(group):
+                    raise SpecError(f"observation group {group!r} should end in {self.obs_dim(group)} numbers, "
+                                    f"got shape {tuple(obs[group].shape)}")  # fmt: skip
+        if action is not None and action.shape[-1] != self.action_dim:
+            raise SpecError(f"an action should end in {self.action_dim} numbers, got shape {tuple(action.shape)}")
+
+    def diff(self, other: Spec) -> list[str]:
+        """Every difference that would make a policy of this Spec wrong under `other`, one line each."""
+        lines: list[str] = []
+        for name in ("control_dt", "action_horizon", "robot"):
+            if getattr(self, name) != getattr(other, name):
+                lines.append(f"{name}: expected {getattr(self, name)!r}, found {getattr(other, name)!r}")
+        for group in sorted({*self.observations, *other.observations}):
+            lines += _diff_terms(f"observation {group}", self.observations.get(group), other.observations.get(group))
+        lines += _diff_terms("action", self.actions, other.actions)
+        return lines
+
+    def for_policy_file(self) -> Spec:
+        """This Spec without the groups that only a simulator can fill."""
+        groups = {g: t for g, t in self.observations.items() if g not in NEVER_IN_POLICY_FILE}
+        return Spec(groups, self.actions, self.control_dt, self.action_horizon, self.robot, self.notes)
+
+    # ---- JSON --------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the policy file; infinities are left out, since JSON has none."""
+        return {
+            "observations": {g: [_plain(t) for t in terms] for g, terms in self.observations.items()},
+            "actions": [_plain(t) for t in self.actions],
+            "control_dt": self.control_dt,
+            "action_horizon": self.action_horizon,
+            "robot": self.robot,
+            "notes": dict(self.notes),
+        }
+
+    @staticmethod
+    def from_json(data: Any) -> Spec:
+        """The Spec of `to_json`'s data, or of its text.
+
+        Raises:
+            SpecError: naming the field that is missing, unknown or of the wrong form.
+        """
+        if isinstance(data, str):
+            try:
+                data = json.loads(data)
+            except json.JSONDecodeError as error:
+                raise SpecError(f"the spec is not JSON: {error}") from None
+        try:
+            return Spec(
+                observations={g: tuple(_build(ObsTerm, t, f"observations.{g}") for t in terms)
+                              for g, terms in data["observations"].items()},
+                actions=tuple(_build(ActionTerm, t, "actions") for t in data["actions"]),
+                control_dt=float(data["control_dt"]),
+                action_horizon=int(data.get("action_horizon", 1)),
+                robot=str(data.get("robot", "")),
+                notes=dict(data.get("notes", {})),
+            )  # fmt: skip
+        except KeyError as error:
+            raise SpecError(f"the spec lacks {error.args[0]!r}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SpecError(f"the spec has a field of the wrong form: {error}") from None
+
+
+def _plain(term: ObsTerm | ActionTerm) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(term).items()
+            if not (isinstance(v, float) and math.isinf(v))}  # fmt: skip
+
+
+def _build(cls: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise SpecError(f"{where}: expected an object for a term, got {type(data).__name__}")
+    known = {f.name for f in fields(cls)}
+    if unknown := sorted(set(data) - known):
+        raise SpecError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    try:
+        return cls(**data)
+    except TypeError as error:
+        raise SpecError(f"{where}: {error}") from None
+
+
+def _diff_terms(where: str, mine: Any, theirs: Any) -> list[str]:
+    if mine is None or theirs is None:
+        missing, side = ("found none", mine) if theirs is None else ("expected none", theirs)
+        return [f"{where}: {missing}, the other side has {', '.join(t.name for t in side)}"]
+    mine_names, their_names = [t.name for t in mine], [t.name for t in theirs]
+    lines = []
+    if mine_names != their_names:
+        lines.append(f"{where}: expected terms {', '.join(mine_names)}, found {', '.join(their_names)}")
+    by_name = {t.name: t for t in theirs}
+    for term in mine:
+        if (other := by_name.get(term.name)) is None:
+            continue
+        for f in fields(term):
+            a, b = getattr(term, f.name), getattr(other, f.name)
+            if a != b:
+                lines.append(f"{where} {term.name!r}: {f.name} expected {a!r}, found {b!r}")
+    return lines
