@@ -1,0 +1,313 @@
+"""The `poise` command: a thin skin over the Python functions of the same names.
+
+Exit code 0 worked, 2 wrong usage, 1 failure: one clear message on standard error, no traceback unless --debug.
+With --json the last line on standard output is one JSON object, also when the command failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from .errors import PoiseError, UsageError, unknown_name
+
+DESCRIPTION = """\
+From simulation to a real arm, by one path:
+
+  poise train ppo --task reach/fr3 --out runs/reach      train in randomized MuJoCo worlds
+  poise eval runs/reach/policy.safetensors               score it on fresh episodes
+  poise deploy runs/reach/policy.safetensors --robot twin:fr3 --record out.hdf5
+                                                         run it on an arm, behind the supervisor
+
+`poise COMMAND --help` explains each; `poise train ALGO --help` lists every setting with its meaning.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UsageErrors, so that --json and --debug see them too."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}\n{self.format_usage().strip()}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    wants_json, debug = "--json" in arguments, "--debug" in arguments
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    began = time.monotonic()
+    try:
+        options = build_parser().parse_args(arguments)
+        result, code = options.run(options), 0
+    except (PoiseError, KeyboardInterrupt) as error:
+        result, code = _failure(error), 2 if isinstance(error, UsageError) else 1
+    except Exception as error:  # a defect of ours, or of a library: the user still gets one line
+        result, code = _failure(error), 1
+        if not debug:
+            result["error"]["message"] += " (unexpected; --debug shows where)"
+    if code:
+        if debug:
+            traceback.print_exc()
+        print(f"poise: {result['error']['message']}", file=sys.stderr)
+    if wants_json:
+        seconds = round(time.monotonic() - began, 3)
+        print(json.dumps({"command": command, "ok": code == 0, "seconds": seconds, **result}, default=str), flush=True)
+    return code
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)
+    return {"error": {"type": type(error).__name__, "message": message}}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser("poise", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.set_defaults(run=_version_or_help, parser=parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, run, help: str, description: str = "", **kwargs) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.\n\n{description}",
+                                  parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter,
+                                  **kwargs)  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    p = add("train", _train, "train a policy in simulation", _TRAIN_EXAMPLES, add_help=False)
+    p.add_argument("-h", "--help", action=_TrainHelp, nargs=0, help="this, or with ALGO every setting of it")
+    p.add_argument("algorithm", nargs="?", metavar="ALGO", help="ppo or sac; left out with --resume")
+    p.add_argument("--task", help="reach/fr3, gym:ID for any Gymnasium environment, or py:module:attribute")
+    p.add_argument("--num-envs", type=int, metavar="N", help="worlds stepped together")
+    p.add_argument("--steps", type=int, metavar="N", help="environment steps over all worlds; the total when resuming")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the networks live")
+    p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics randomization of the worlds")
+    p.add_argument("--seed", type=int, metavar="S", help="seed of everything random")
+    p.add_argument("--out", metavar="DIR", help="the run folder; a new one under runs/ by default")
+    p.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    p.add_argument("--config", metavar="FILE", help="take settings from a config.json, such as another run's")
+    p.add_argument("--set", action="append", default=[], metavar="key=value", help="change one setting; repeatable")
+
+    p = add("eval", _eval, "score a policy on fresh episodes")
+    p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")
+    p.add_argument("--task", help="the task; by default the one it was trained on")
+    p.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes (100)")
+    p.add_argument("--seed", type=int, default=1000, metavar="S", help="seed of starts and dynamics (1000)")
+    p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; by default as in training")
+    p.add_argument("--video", metavar="OUT.mp4", help="film some episodes as well")
+    p.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many (3)")
+
+    p = add("deploy", _deploy, "run a policy on an arm, behind the supervisor", _DEPLOY_EXAMPLES)
+    p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")
+    p.add_argument("--robot", required=True, metavar="ROBOT", help="an address: twin:fr3, twin:fr3?latency=0.04")
+    length = p.add_mutually_exclusive_group()
+    length.add_argument("--episodes", type=int, metavar="N", help="episodes (10)")
+    length.add_argument("--duration", type=float, metavar="S", help="seconds on the arm's clock instead of episodes")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the goals (0)")
+    p.add_argument("--realtime", action="store_true", help="pace a simulated arm by the clock on the wall")
+    p.add_argument("--record", metavar="OUT.hdf5", help="record every episode in robomimic's layout")
+
+    p = add("robot", _robot, "what Poise knows of arms")
+    p.add_argument("action", choices=("list",), help="list: the arms, their joints and limits")
+
+    p = add("bench", _bench, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
+    p.add_argument("what", choices=("sim", "learners"), help="sim: the engine; learners: cost of an update")
+    return parser
+
+
+_TRAIN_EXAMPLES = """\
+examples:
+  poise train ppo --task reach/fr3 --out runs/reach
+  poise train sac --task gym:Pendulum-v1 --steps 10000 --seed 1
+  poise train ppo --task reach/fr3 --randomize my_ranges.json --set learning_rate=3e-4
+  poise train --resume runs/reach --steps 2000000
+  poise train ppo --task reach/fr3 --config runs/reach/config.json --out runs/again"""
+
+_DEPLOY_EXAMPLES = """\
+examples:
+  poise deploy runs/reach/policy.safetensors --robot twin:fr3 --episodes 20 --record reach.hdf5
+  poise deploy runs/reach/policy.safetensors --robot 'twin:fr3?latency=0.04&mass=1.1&gain=0.9' --realtime
+
+The supervisor is not a safety-rated system: a real arm needs a hardware stop within reach."""
+
+
+class _TrainHelp(argparse.Action):
+    """`poise train --help`, and `poise train ALGO --help` with every setting of the algorithm."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.print_help()
+        algorithm = getattr(namespace, "algorithm", None)
+        if algorithm:
+            from .policies.recipes import recipe
+            from .policies.settings import describe
+
+            chosen = recipe(algorithm, getattr(namespace, "task", None))
+            for title, config in ((f"settings of {algorithm}", chosen.settings), ("settings of a run", chosen.run)):
+                print(f"\n{title} (--set key=value):")
+                for name, default, text in describe(config):
+                    print(f"  {name:<20} {default:<12} {text}")
+        parser.exit()
+
+
+def _version_or_help(options) -> dict[str, Any]:
+    if options.version:
+        from . import __version__
+
+        print(f"poise {__version__}")
+    else:
+        options.parser.print_help()
+    return {}
+
+
+# ---- commands ----------------------------------------------------------------------------------
+
+
+def _train(options) -> dict[str, Any]:
+    from .policies.progress import Progress
+    from .policies.recipes import RECIPES
+    from .policies.settings import parse_assignments
+
+    flags = {"num_envs": options.num_envs, "steps": options.steps, "device": options.device,
+             "randomize": options.randomize, "seed": options.seed}  # fmt: skip
+    flags = {k: v for k, v in flags.items() if v is not None}
+    if options.resume:
+        beyond = [f"--{k.replace('_', '-')}" for k in flags if k not in ("steps", "device")]
+        beyond += [f"--{k}" for k in ("config", "out", "task") if getattr(options, k)] + ["--set"] * bool(options.set)
+        if beyond:
+            raise UsageError(f"--resume goes on with the run as it was; leave out {', '.join(beyond)}")
+        from .policies.run_folder import read_config
+        from .policies.train import resume
+
+        with Progress() as progress:
+            read_config(Path(options.resume))
+            result = resume(options.resume, options.steps, options.device, progress)
+    else:
+        if not options.algorithm:
+            raise UsageError(f"poise train needs an algorithm: {', '.join(sorted(RECIPES))}")
+        if options.algorithm not in RECIPES:
+            raise unknown_name("algorithm", options.algorithm, RECIPES)
+        if not options.task:
+            raise UsageError("poise train needs --task, such as reach/fr3 or gym:Pendulum-v1")
+        settings = {**_config_settings(options), **flags, **parse_assignments(options.set)}
+        from .policies.train import train
+
+        with Progress() as progress:
+            result = train(options.algorithm, options.task, options.out, settings=settings, progress=progress)
+    print(f"trained {result.steps:,} steps in {result.seconds:.0f} s: {result.policy}")
+    if result.eval is not None:
+        _print_eval(result.eval.to_json())
+    print(f"curves: {result.run_dir / 'curves.png'}\nnext:   poise eval {result.policy}")
+    return {"run_dir": str(result.run_dir), "policy": str(result.policy), "steps": result.steps,
+            "eval": result.eval.to_json() if result.eval else None}  # fmt: skip
+
+
+def _config_settings(options) -> dict[str, Any]:
+    """Settings of --config FILE: a run's config.json, or a plain object of settings."""
+    if not options.config:
+        return {}
+    try:
+        config = json.loads(Path(options.config).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {options.config}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--config {options.config} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"--config {options.config} should hold an object of settings")
+    if config.get("algorithm", options.algorithm) != options.algorithm:
+        raise UsageError(f"--config {options.config} is of {config['algorithm']}, not of {options.algorithm}")
+    return {**config["run"], **config["settings"]} if "run" in config and "settings" in config else config
+
+
+def _eval(options) -> dict[str, Any]:
+    from .policies.evaluate import evaluate
+    from .policies.policy import load_policy
+    from .policies.progress import Progress
+
+    policy = load_policy(options.policy)
+    task = options.task or policy.provenance.get("task")
+    if not task:
+        raise UsageError(f"{options.policy} does not say what it was trained on; name it with --task")
+    randomize = options.randomize or policy.provenance.get("randomize") or "none"
+    with Progress() as progress:
+        result = evaluate(policy, task, options.episodes, options.seed, randomize, progress.episodes(options.episodes))
+    _print_eval(result.to_json())
+    video = None
+    if options.video:
+        from .policies.film import film
+
+        video = str(film(policy, task, options.video, options.video_episodes, options.seed, randomize))
+        print(f"video:        {video}")
+    return {"policy": options.policy, "task": task, "eval": result.to_json(), "video": video}
+
+
+def _print_eval(e: dict[str, Any]) -> None:
+    print(f"episodes:     {e['episodes']}")
+    print(f"return:       {e['return_mean']:.2f} ± {e['return_std']:.2f} (worst {e['return_min']:.2f})")
+    if e["success_rate"] is not None:
+        print(f"success rate: {100 * e['success_rate']:.1f} %")
+
+
+def _deploy(options) -> dict[str, Any]:
+    from .policies.progress import Progress
+    from .real_robot.deploy import deploy
+
+    with Progress() as progress:
+        summary = deploy(options.policy, options.robot, episodes=options.episodes, duration=options.duration,
+                         seed=options.seed, realtime=options.realtime, record=options.record,
+                         progress=progress.episodes(options.episodes or 10))  # fmt: skip
+    for name, value in summary.items():
+        print(f"{name.replace('_', ' '):<14} {value:.3f}" if isinstance(value, float) else
+              f"{name.replace('_', ' '):<14} {value}")  # fmt: skip
+    return summary
+
+
+def _robot(options) -> dict[str, Any]:
+    from .robots import ROBOTS
+
+    rows = []
+    for name, robot in sorted(ROBOTS.items()):
+        print(f"{name}: {robot.num_joints} joints, commands every {1e3 * robot.servo_dt:g} ms, address twin:{name}")
+        print(f"  {'joint':<14}{'low [rad]':>10}{'high':>9}{'rad/s':>8}{'rad/s²':>8}{'N m':>7}")
+        for row in zip(robot.joints, robot.position_low, robot.position_high, robot.velocity,
+                       robot.acceleration, robot.effort, strict=True):  # fmt: skip
+            print(f"  {row[0]:<14}{row[1]:>10.4f}{row[2]:>9.4f}{row[3]:>8.2f}{row[4]:>8.1f}{row[5]:>7.0f}")
+        rows.append({"name": name, "joints": list(robot.joints)})
+    return {"robots": rows}
+
+
+def _bench(options) -> dict[str, Any]:
+    path = Path(__file__).parent / "tests" / "benchmarks" / f"bench_{options.what}.py"
+    if not path.exists():
+        raise UsageError(f"benchmarks live in the repository, not in the installed package: expected {path.name} "
+                         f"in tests/benchmarks; run poise bench from a clone")  # fmt: skip
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    rows = module.rows()
+    _print_rows(rows)
+    return {"rows": rows}
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names] + [
+        [f"{v:.4g}" if isinstance(v := row.get(n, ""), float) else str(v) for n in names] for row in rows
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    for line in cells:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

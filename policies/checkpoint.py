@@ -1,0 +1,138 @@
+"""Checkpoints: tensors and JSON in a folder, complete at every moment or not there at all. No pickle.
+
+    checkpoint/
+      manifest.json           renamed into place last; it names every file that belongs to it
+      state-<n>.safetensors   the tensors of everything but the replay
+      <segments>              what the buffer wrote: append-only, new rows since the last checkpoint
+
+A kill between two writes leaves the previous manifest and all its files as they were; files that no manifest
+names are removed at the next save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..errors import RunError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: Mapping[str, Any]) -> None:
+    """Write `state` (nested dicts and lists of tensors, arrays and JSON values), the buffer's news, and `info`.
+
+    Raises:
+        RunError: the disk refused; the previous checkpoint is untouched.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = _next_number(folder)
+        tensors: dict[str, np.ndarray] = {}
+        tree = _flatten(state, "state", tensors)
+        name = f"state-{number}.safetensors"
+        _write(folder / name, save(tensors))
+        manifest = {"format": FORMAT, "number": number, "state": name, "tree": tree,
+                    "buffer": buffer.save(folder), "info": dict(info)}  # fmt: skip
+        text = json.dumps(manifest, allow_nan=False).encode()
+        _write(folder / f"{MANIFEST}.new", text)
+        os.replace(folder / f"{MANIFEST}.new", folder / MANIFEST)
+        _sync_folder(folder)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space is left on the disk" if full else error.strerror
+        kept = "the previous checkpoint is intact" if (folder / MANIFEST).exists() else "there is no checkpoint yet"
+        fix = "free some space" if full else "make the folder writable"
+        raise RunError(f"cannot save a checkpoint in {folder}: {what}; {kept}; {fix} and resume") from error
+    _remove_unnamed(folder, text.decode())
+
+
+def load_checkpoint(folder: Path, buffer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(state, info) of the newest checkpoint, the buffer filled.
+
+    Raises:
+        RunError: no checkpoint, another version, or a file that is missing or damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise RunError(f"{path}: format version {manifest['format']!r}; this Poise reads version {FORMAT}")
+        tensors = load((folder / manifest["state"]).read_bytes())
+        state = _restore(manifest["tree"], tensors)
+    except FileNotFoundError as error:
+        raise RunError(f"nothing to resume from: {Path(error.filename)} does not exist") from None
+    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"the checkpoint {path} is damaged ({error}); start the run anew") from None
+    buffer.load(folder, manifest["buffer"])
+    return state, manifest["info"]
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
+    """`value` as JSON, its arrays moved to `tensors` and replaced by references."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = "torch" if isinstance(value, torch.Tensor) else "numpy"
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        tensors[name] = np.ascontiguousarray(array)  # turns a scalar into one entry, so the shape is kept beside
+        return {"$": kind, "name": name, "shape": list(array.shape)}
+    if isinstance(value, Mapping):
+        return {str(k): _flatten(v, f"{name}/{k}", tensors) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_flatten(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{name}: a checkpoint holds arrays and plain values, not {type(value).__name__}")
+
+
+def _restore(value: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        if "$" in value:
+            array = tensors[value["name"]].reshape(value["shape"]).copy()
+            return torch.from_numpy(array) if value["$"] == "torch" else array
+        return {k: _restore(v, tensors) for k, v in value.items()}
+    return [_restore(v, tensors) for v in value] if isinstance(value, list) else value
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _next_number(folder: Path) -> int:
+    try:
+        return json.loads((folder / MANIFEST).read_text())["number"] + 1
+    except FileNotFoundError:
+        return 0
+
+
+def _remove_unnamed(folder: Path, manifest_text: str) -> None:
+    for path in folder.iterdir():
+        if path.name != MANIFEST and json.dumps(path.name) not in manifest_text:
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,123 @@
+"""Scoring a policy: fresh episodes, separate worlds, deterministic actions, never the training return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import SpecError, UsageError
+from ..keyed import Stream
+from ..sim.make import make
+from ..sim.vec_env import VecEnv
+from ..spec import Spec
+
+MOST_WORLDS = 256
+
+
+class Acts(Protocol):
+    """A policy, as far as scoring it goes."""
+
+    spec: Spec
+
+    def initial_state(self, n: int) -> Mapping[str, Tensor]: ...
+
+    def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a number of episodes gave; success_rate is None for a task that defines no success."""
+
+    episodes: int
+    return_mean: float
+    return_std: float
+    return_min: float
+    return_max: float
+    length_mean: float
+    success_rate: float | None
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    policy: Acts,
+    task: str,
+    episodes: int = 100,
+    seed: int = 0,
+    randomize: Any = "none",
+    progress: Callable[[int], None] | None = None,
+    threads: int = 0,
+) -> Evaluation:
+    """Score `policy` on `episodes` episodes of `task`, whose starts and dynamics follow from `seed` alone.
+
+    Every world contributes its first episode of a round only, so that short episodes are not counted more often.
+
+    Raises:
+        SpecError: the policy's Spec is not the task's, with every difference.
+    """
+    if episodes < 1:
+        raise UsageError(f"episodes = {episodes}: expected at least 1")
+    env = make(task, num_envs=min(episodes, MOST_WORLDS), seed=seed, randomize=randomize, threads=threads)
+    try:
+        require_same_spec(policy.spec, env.spec, task)
+        returns, lengths, successes = [], [], []
+        rounds = -(-episodes // env.num_envs)
+        for i in range(rounds):
+            round_seed = int(Stream(seed, "evaluate").integer(i, 0)[0])
+            r, n, s = run_round(policy, env, round_seed, progress)
+            wanted = min(env.num_envs, episodes - i * env.num_envs)
+            returns.append(r[:wanted])
+            lengths.append(n[:wanted])
+            if s is not None:
+                successes.append(s[:wanted])
+    finally:
+        env.close()
+    r, n = torch.cat(returns), torch.cat(lengths)
+    return Evaluation(
+        episodes=episodes,
+        return_mean=r.mean().item(),
+        return_std=r.std(unbiased=False).item(),
+        return_min=r.min().item(),
+        return_max=r.max().item(),
+        length_mean=n.mean().item(),
+        success_rate=torch.cat(successes).double().mean().item() if successes else None,
+        seed=seed,
+    )
+
+
+def run_round(
+    policy: Acts, env: VecEnv, seed: int, progress: Callable[[int], None] | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Returns (N,), lengths (N,) and successes (N,) or None of the first episode of every world."""
+    obs, state = env.reset(seed), policy.initial_state(env.num_envs)
+    running = torch.ones(env.num_envs, dtype=torch.bool)
+    returns = torch.zeros(env.num_envs, dtype=torch.float64)
+    lengths = torch.zeros(env.num_envs, dtype=torch.float64)
+    success: Tensor | None = None
+    while running.any():
+        chunk, state = policy.act(obs, state)
+        step = env.step(chunk[:, 0])
+        counts = running if step.mask is None else running & step.mask
+        returns += torch.where(counts, step.reward.double(), 0.0)
+        lengths += counts
+        ended = counts & step.done
+        if step.success is not None:
+            success = torch.zeros_like(running) if success is None else success
+            success |= ended & step.success
+        running = running & ~ended
+        obs = step.obs
+        if progress is not None and ended.any():
+            progress(int(ended.sum()))
+    return returns, lengths, success
+
+
+def require_same_spec(policy: Spec, task: Spec, name: str) -> None:
+    """Raise SpecError with every difference between what a policy expects and what a task offers."""
+    if lines := policy.diff(task.for_policy_file()):
+        raise SpecError(f"this policy does not fit {name}:\n  " + "\n  ".join(lines))

@@ -1,0 +1,71 @@
+"""Learner: the networks and optimisers of one algorithm, behind one contract.
+
+The loop that drives it (train.py) knows no algorithm:
+
+    for each iteration:
+        collect_steps times:      act -> env.step -> buffer.add
+        updates_due(env_steps) times:  update(buffer.sample(request, rng))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ..batch import Batch, Sample
+from ..sim.vec_env import Step
+from ..spec import Spec
+from .policy import Policy
+
+Obs = Mapping[str, Tensor]  # group -> (N, dim)
+State = Mapping[str, Tensor]  # what a recurrent policy carries, leading (N,); empty for the others
+
+
+class Buffer(Protocol):
+    """Where experience waits between collecting and learning."""
+
+    def add(self, obs: Obs, action: Tensor, extras: Mapping[str, Tensor], step: Step) -> None:
+        """Store one step of every world; `obs` is what was acted on."""
+        ...
+
+    def sample(self, request: Sample, rng: np.random.Generator) -> Batch: ...
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write what came since the last save as new files in `folder`; the manifest that names every file in use."""
+        ...
+
+    def load(self, folder: Path, manifest: Mapping[str, Any]) -> None: ...
+
+
+class Learner(Protocol):
+    """One algorithm. All its randomness comes from its own generators, which `state_dict` holds."""
+
+    spec: Spec
+    request: Sample
+    collect_steps: int
+
+    def act(self, obs: Obs, state: State) -> tuple[Tensor, dict[str, Tensor], State]:
+        """An exploring action (N, A) in [-1, 1], what the buffer should keep with it, and the next state."""
+        ...
+
+    def updates_due(self, env_steps: int) -> int:
+        """How many updates to make after collecting, `env_steps` having been taken over all worlds so far."""
+        ...
+
+    def make_buffer(self) -> Buffer: ...
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One update; metrics as scalars on the learner's device."""
+        ...
+
+    def policy(self) -> Policy:
+        """A detached copy of the policy, as it would be deployed."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...

@@ -1,0 +1,95 @@
+"""Recipes: a name, a learner, and the settings that are known to work, as functions in one dict.
+
+Precedence: recipe < the task's changes < --config FILE < --set key=value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import unknown_name
+from .settings import require, setting, with_changes
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What does not depend on the algorithm."""
+
+    num_envs: int = setting(16, "Worlds stepped together.")
+    steps: int = setting(1_000_000, "Environment steps over all worlds; the total, also when resuming.")
+    seed: int = setting(0, "Seed of everything random.")
+    device: str = setting("auto", "Where the networks live: auto, cpu or cuda.")
+    randomize: str = setting("default", "Dynamics randomization: none, default (the task's own), or a FILE.")
+    threads: int = setting(0, "Physics threads; 0 takes every core.")
+    torch_threads: int = setting(1, "Threads of one torch operation on the CPU; more is slower for small networks.")
+    evaluations: int = setting(10, "Evaluations spread over the run; 0 for none.")
+    eval_episodes: int = setting(20, "Episodes of each of them, in separate worlds, with deterministic actions.")
+    log_points: int = setting(200, "Lines in metrics.jsonl over the run.")
+    checkpoint_seconds: float = setting(30.0, "Least seconds between checkpoints, which never take over 5 % of a run.")
+
+    def __post_init__(self) -> None:
+        require(self.num_envs >= 1, "num_envs", self.num_envs, "at least 1")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.seed >= 0, "seed", self.seed, "a number that is not negative")
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
+        require(self.threads >= 0, "threads", self.threads, "0 or more")
+        require(self.torch_threads >= 1, "torch_threads", self.torch_threads, "at least 1")
+        require(self.evaluations >= 0, "evaluations", self.evaluations, "0 or more")
+        require(self.eval_episodes >= 1, "eval_episodes", self.eval_episodes, "at least 1")
+        require(self.log_points >= 1, "log_points", self.log_points, "at least 1")
+        require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An algorithm with its settings, ready to train."""
+
+    learner: Callable[..., Any]
+    settings: Any
+    run: RunSettings
+
+
+def ppo() -> Recipe:
+    """Proximal policy optimization with clipping (Schulman 2017)."""
+    from .ppo import PPO, PPOConfig
+
+    return Recipe(PPO, PPOConfig(), RunSettings(num_envs=64))
+
+
+def sac() -> Recipe:
+    """Soft actor-critic with automatic temperature (Haarnoja 2018)."""
+    from .sac import SAC, SACConfig
+
+    return Recipe(SAC, SACConfig(), RunSettings(num_envs=1))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"ppo": ppo, "sac": sac}
+
+# what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
+TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {}
+
+
+def recipe(name: str, task: str | None = None, *changes: Mapping[str, Any]) -> Recipe:
+    """The recipe `name` with the changes of `task`, then each of `changes`, applied in order.
+
+    Raises:
+        UsageError: an unknown recipe or setting, with its neighbours, or a value that cannot be.
+    """
+    if name not in RECIPES:
+        raise unknown_name("algorithm", name, RECIPES)
+    result = RECIPES[name]()
+    for change in (TASK_CHANGES.get((name, task or ""), {}), *changes):
+        result = _changed(result, change, name)
+    return result
+
+
+def _changed(old: Recipe, change: Mapping[str, Any], name: str) -> Recipe:
+    run_names, names = vars(old.run), vars(old.settings)
+    for key in change:
+        if key not in run_names and key not in names:
+            raise unknown_name(f"setting of {name}", key, [*run_names, *names])
+    run = with_changes(old.run, {k: v for k, v in change.items() if k in run_names}, name)
+    settings = with_changes(old.settings, {k: v for k, v in change.items() if k in names}, name)
+    return Recipe(old.learner, settings, run)

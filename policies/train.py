@@ -1,0 +1,409 @@
+"""Training: one loop for every learner, and the run folder around it.
+
+    for each iteration:
+        collect_steps times:           act -> env.step -> buffer.add
+        updates_due(env_steps) times:  update(buffer.sample(request, rng))
+
+Between iterations, and only there, it logs, evaluates and saves checkpoints; none of the three touches what
+training computes, so a run that was killed and resumed ends with the very tensors of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import PoiseError, RunError, UsageError
+from ..keyed import Stream
+from ..sim.make import make
+from .checkpoint import load_checkpoint, save_checkpoint
+from .evaluate import Evaluation, evaluate
+from .policy import Policy
+from .recipes import Recipe, RunSettings, recipe
+from .run_folder import RunFolder, describe_machine, read_config
+
+CHECKPOINT_SHARE = 0.04  # of the training time, at most
+
+
+class Interrupted(PoiseError):
+    """The user pressed Ctrl-C; everything is saved."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves."""
+
+    run_dir: Path
+    policy: Path
+    steps: int
+    seconds: float
+    eval: Evaluation | None
+
+
+Progress = Callable[[int, int, Mapping[str, float]], None]  # (steps, total, newest metrics)
+
+
+def train(
+    algorithm: str,
+    task: str,
+    out: Path | str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train `algorithm` on `task` into the run folder `out` (a new one under runs/ by default).
+
+    `settings` overrides the recipe's, run settings (steps, seed, num_envs, …) and the algorithm's alike.
+    With `resume`, `out` is a run folder to go on with; `settings` may then change `steps` alone.
+
+    Raises:
+        UsageError: an unknown task, algorithm or setting.
+        RunError: the folder is taken, locked, damaged or full.
+        Interrupted: Ctrl-C; the run is saved.
+    """
+    chosen = recipe(algorithm, task, settings or {})
+    path = Path(out) if out is not None else _new_run_folder(algorithm, task, chosen.run.seed)
+    randomize = read_config(path)["randomization"] or "none" if resume else chosen.run.randomize
+    device = choose_device(chosen.run.device)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_torch_threads(chosen.run.torch_threads))
+        env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads)
+        stack.callback(env.close)
+        learner = chosen.learner(
+            env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps
+        )
+        folder = RunFolder(path, resume)
+        stack.callback(folder.close)
+        if not resume:
+            folder.write_json("config.json", _config(algorithm, task, chosen, env, device))
+        return _Run(algorithm, task, chosen.run, env, learner, folder, progress).go(resume)
+
+
+def resume(
+    run_dir: Path | str, steps: int | None = None, device: str | None = None, progress: Progress | None = None
+) -> TrainResult:
+    """Go on with a run that was stopped or killed, to its own total of steps or to `steps`."""
+    config = read_config(Path(run_dir))
+    settings = {**config["run"], **config["settings"]}
+    if steps is not None:
+        settings["steps"] = steps
+    if device is not None:
+        settings["device"] = device
+    return train(config["algorithm"], config["task"], run_dir, settings=settings, resume=True, progress=progress)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for auto, cpu or cuda.
+
+    Raises:
+        UsageError: cuda was asked for and is not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda: torch finds no usable GPU here; use --device cpu, or check the driver")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name if name != "auto" else "cpu")
+
+
+class _Run:
+    """One run of the loop: where it stands, and what it leaves in its folder."""
+
+    def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, folder: RunFolder, progress):
+        self.algorithm, self.task, self.run = algorithm, task, run
+        self.env, self.learner, self.folder, self.progress = env, learner, folder, progress
+        self.randomization = randomization_of(env)
+        self.buffer = learner.make_buffer()
+        self.rng = np.random.default_rng(int(Stream(run.seed, "train/sample").integer(0, 0)[0]))
+        self.steps = 0  # over all worlds
+        self.seconds = 0.0  # of training, over all sittings
+        self.best = -math.inf
+        self.last: Evaluation | None = None
+        self.state: Mapping[str, Tensor] = {}  # what a recurrent learner carries
+        self.episodes = EpisodeStatistics(env.num_envs)
+        self.metrics = MetricMeans()
+        self.next_log = self.next_eval = 0
+        self.checkpoint_cost = 0.0
+
+    # ---- the loop ----------------------------------------------------------------------------
+
+    def go(self, resuming: bool) -> TrainResult:
+        obs = self._load() if resuming else self.env.reset(self.run.seed)
+        if not resuming:
+            self.folder.open_metrics(0, 0)
+            self._plan()
+        started = saved = time.monotonic()
+        before = self.seconds
+        with _interrupts() as interrupted:
+            while self.steps < self.run.steps:
+                obs = self._iterate(obs)
+                self.seconds = before + time.monotonic() - started
+                if self.steps >= self.next_log:
+                    self._log()
+                if self.steps >= self.next_eval and self.run.evaluations:
+                    self._evaluate()
+                since = time.monotonic() - saved
+                if since >= max(self.run.checkpoint_seconds, self.checkpoint_cost / CHECKPOINT_SHARE):
+                    self._save()
+                    saved = time.monotonic()
+                if interrupted():
+                    self._save()
+                    self._write_policy("policy.safetensors")
+                    raise Interrupted(f"interrupted at step {self.steps} of {self.run.steps}; all is saved; "
+                                      f"go on with: poise train --resume {self.folder.path}")  # fmt: skip
+            self._save()
+            self._write_policy("policy.safetensors")
+            self._draw_curves()
+        return TrainResult(
+            self.folder.path, self.folder.path / "policy.safetensors", self.steps, self.seconds, self.last
+        )
+
+    def _iterate(self, obs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Collect, then learn."""
+        for _ in range(self.learner.collect_steps):
+            action, extras, self.state = self.learner.act(obs, self.state)
+            step = self.env.step(action)
+            self.buffer.add(obs, action, extras, step)
+            self.episodes.add(step)
+            obs = step.obs
+            self.steps += self.env.num_envs
+        for _ in range(self.learner.updates_due(self.steps)):
+            self.metrics.add(self.learner.update(self.buffer.sample(self.learner.request, self.rng)))
+        return obs
+
+    # ---- what happens between iterations -----------------------------------------------------
+
+    def _plan(self) -> None:
+        """Where the next log line and evaluation are due, as a function of the steps taken alone."""
+        self.next_log = _next_multiple(self.steps, self.run.steps, self.run.log_points)
+        self.next_eval = _next_multiple(self.steps, self.run.steps, self.run.evaluations)
+
+    def _log(self) -> None:
+        values = {"seconds": self.seconds, **self.episodes.take(), **self._require_finite(self.metrics.means())}
+        self.metrics.clear()
+        self.folder.write_metrics(self.steps, values)
+        self.next_log = _next_multiple(self.steps, self.run.steps, self.run.log_points)
+        if self.progress is not None:
+            self.progress(self.steps, self.run.steps, values)
+
+    def _require_finite(self, values: dict[str, float]) -> dict[str, float]:
+        if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+            good = self.folder.checkpoint if (self.folder.checkpoint / "manifest.json").exists() else "none yet"
+            raise RunError(f"{bad[0]} is not finite at step {self.steps}; the run stops; last good checkpoint: {good}")
+        return values
+
+    def _evaluate(self) -> None:
+        self.next_eval = _next_multiple(self.steps, self.run.steps, self.run.evaluations)
+        policy = self.learner.policy()
+        self.last = evaluate(
+            policy, self.task, self.run.eval_episodes, self.run.seed, self.randomization or "none",
+            threads=self.run.threads,
+        )  # fmt: skip
+        values = {"eval/return": self.last.return_mean, "eval/length": self.last.length_mean}
+        if self.last.success_rate is not None:
+            values["eval/success"] = self.last.success_rate
+        self.folder.write_metrics(self.steps, {"seconds": self.seconds, **values})
+        if self.last.return_mean > self.best:
+            self.best = self.last.return_mean
+            self._write_policy("best.safetensors")
+        if self.progress is not None:
+            self.progress(self.steps, self.run.steps, values)
+
+    def _write_policy(self, name: str) -> None:
+        policy: Policy = self.learner.policy()
+        policy.provenance = {
+            "algorithm": self.algorithm,
+            "task": self.task,
+            "seed": self.run.seed,
+            "steps": self.steps,
+            "randomize": self.randomization,
+            "config": read_config(self.folder.path),
+        }
+        policy.evaluation = self.last.to_json() if self.last is not None else {}
+        policy.save(self.folder.path / name)
+
+    def _draw_curves(self) -> None:
+        from .curves import draw_curves
+
+        draw_curves(self.folder.path / "metrics.jsonl", self.folder.path / "curves.png")
+
+    # ---- checkpoints -------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """A checkpoint; only of finite numbers."""
+        began = time.monotonic()
+        self._require_finite(self.metrics.means())
+        state = {
+            "env": self.env.state_dict(),
+            "learner": self.learner.state_dict(),
+            "act_state": dict(self.state),
+            "episodes": self.episodes.state_dict(),
+            "metrics": self.metrics.state_dict(),
+            "rng": self.rng.bit_generator.state,
+        }
+        info = {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "best": None if math.isinf(self.best) else self.best,
+            "last": self.last.to_json() if self.last else None,
+            "metrics_size": self.folder.metrics_size(),
+        }
+        save_checkpoint(self.folder.checkpoint, state, self.buffer, info)
+        self.checkpoint_cost = time.monotonic() - began
+
+    def _load(self) -> Mapping[str, Tensor]:
+        state, info = load_checkpoint(self.folder.checkpoint, self.buffer)
+        self.learner.load_state_dict(state["learner"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.metrics.load_state_dict(state["metrics"])
+        self.rng.bit_generator.state = state["rng"]
+        self.state = state["act_state"]
+        self.steps, self.seconds = info["steps"], info["seconds"]
+        self.best = -math.inf if info["best"] is None else info["best"]
+        self.last = Evaluation(**info["last"]) if info["last"] else None
+        self.folder.open_metrics(info["metrics_size"], self.steps)
+        self._plan()
+        return self.env.load_state_dict(state["env"])
+
+
+class EpisodeStatistics:
+    """Return, length and success of the episodes that ended since they were last asked for."""
+
+    def __init__(self, num_envs: int):
+        self._return = torch.zeros(num_envs, dtype=torch.float64)
+        self._length = torch.zeros(num_envs, dtype=torch.float64)
+        self._sums = torch.zeros(4, dtype=torch.float64)  # episodes, returns, lengths, successes
+        self._defines_success = False
+
+    def add(self, step) -> None:
+        counts = 1.0 if step.mask is None else step.mask.double()
+        self._return += step.reward.double() * counts
+        self._length += counts
+        done = step.done if step.mask is None else step.done & step.mask
+        if done.any():
+            success = step.success.double()[done] if step.success is not None else torch.zeros(1)
+            self._defines_success = step.success is not None
+            ended = [done.sum(), self._return[done].sum(), self._length[done].sum(), success.sum()]
+            self._sums += torch.stack([x.double() for x in ended])
+            self._return[done] = 0.0
+            self._length[done] = 0.0
+
+    def take(self) -> dict[str, float]:
+        n, returns, lengths, successes = self._sums.tolist()
+        self._sums.zero_()
+        if n == 0:
+            return {}
+        values = {"train/return": returns / n, "train/length": lengths / n, "train/episodes": n}
+        return {**values, "train/success": successes / n} if self._defines_success else values
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"return": self._return, "length": self._length, "sums": self._sums, "success": self._defines_success}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._return, self._length, self._sums = state["return"], state["length"], state["sums"]
+        self._defines_success = state["success"]
+
+
+class MetricMeans:
+    """Means of a learner's metrics; they stay on the device until asked for, then come in one transfer."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        if self._count == 0:
+            self._sums = {k: v.detach().double() for k, v in metrics.items()}
+        else:
+            for name, value in metrics.items():
+                self._sums[name] = self._sums[name] + value
+        self._count += 1
+
+    def means(self) -> dict[str, float]:
+        if self._count == 0:
+            return {}
+        values = (torch.stack(list(self._sums.values())) / self._count).tolist()
+        return dict(zip(self._sums, values, strict=True))
+
+    def clear(self) -> None:
+        self._count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums, "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums, self._count = state["sums"], state["count"]
+
+
+def _next_multiple(steps: int, total: int, parts: int) -> float:
+    """The first of the `parts` equal marks on the way to `total` that lies beyond `steps`."""
+    if parts == 0:
+        return math.inf
+    return (math.floor(steps * parts / total) + 1) * total / parts
+
+
+def randomization_of(env: Any) -> dict[str, Any] | None:
+    """What a task's worlds differ in, as data; None for a simulator that cannot be randomized."""
+    randomization = getattr(env, "randomization", None)
+    return None if randomization is None else randomization.to_json()
+
+
+def _config(algorithm: str, task: str, chosen: Recipe, env, device: torch.device) -> dict[str, Any]:
+    return {
+        "algorithm": algorithm,
+        "task": task,
+        "run": asdict(chosen.run),
+        "settings": asdict(chosen.settings),
+        "randomization": randomization_of(env),
+        "device": str(device),
+        "machine": describe_machine(chosen.run.threads),
+    }
+
+
+def _new_run_folder(algorithm: str, task: str, seed: int) -> Path:
+    """The first free runs/<task>-<algorithm>-seed<seed>[-n]."""
+    plain = "".join(c if c.isalnum() else "-" for c in task)
+    base = Path("runs") / f"{plain}-{algorithm.replace('/', '-')}-seed{seed}"
+    path, n = base, 2
+    while path.exists():
+        path, n = base.with_name(f"{base.name}-{n}"), n + 1
+    return path
+
+
+@contextlib.contextmanager
+def _torch_threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether the user asked to stop; the first Ctrl-C waits for the iteration's end, the second does not."""
+    seen: list[int] = []
+
+    def notice(number, frame):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    try:
+        before = {s: signal.signal(s, notice) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller stops us its own way
+        before = {}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
