@@ -66,7 +66,6 @@ def control_value(term: ActionTerm, action: Any) -> Any:
 
 
 def _like(values: tuple[float, ...], array: Any) -> Any:
-    xp = array_namespace(array)
-    if isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray):  # asked first: this runs in every step of every world
         return np.asarray(values, array.dtype)
-    return xp.asarray(values, dtype=array.dtype, device=array.device)
+    return array_namespace(array).asarray(values, dtype=array.dtype, device=array.device)

@@ -1,0 +1,454 @@
+"""Gymnasium environments as a VecEnv: `gym:HalfCheetah-v5`, or any VectorEnv of your own.
+
+Legend: N worlds, A action, T steps of an episode so far. Everything runs in this process, on the CPU.
+
+A Gymnasium VectorEnv resets finished worlds in one of three ways (https://farama.org/Vector-Autoreset-Mode),
+which it declares in `metadata["autoreset_mode"]`. A step that ends an episode then gives
+
+    mode        next_obs (true successor)   obs (act on it next)             the step after
+    DISABLED    what step returned          what our reset(seed=key) gave    an ordinary one
+    SAME_STEP   info["final_obs"]           what step returned               an ordinary one
+    NEXT_STEP   what step returned          the same: nothing is reset yet   ignores the action; mask is False,
+                                                                             obs = next_obs = the new first one
+
+`make_gym` uses DISABLED: the episode of a world is then a pure function of (seed, world, episode number,
+actions), which exact resume needs. In the other two modes Gymnasium resets unseeded, so an episode also
+depends on the ones before it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from torch import Tensor
+
+from ..action import control_value
+from ..errors import PoiseError, RunError, SpecError, UsageError
+from ..keyed import Stream
+from ..spec import ActionTerm, ObsTerm, Spec
+from .vec_env import Step
+
+# Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
+PACKAGES = {
+    "ALE/": ("ale-py", "ale_py"),
+    "dm_control/": ("shimmy[dm-control]", "shimmy"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    **dict.fromkeys(("Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze"),
+                    ("gymnasium-robotics", "gymnasium_robotics")),
+}  # fmt: skip
+
+
+def make_gym(id: str, num_envs: int, seed: int = 0) -> GymVecEnv:
+    """N worlds of a registered Gymnasium environment; `reset(seed)` starts them.
+
+    Raises:
+        UsageError: the id is unknown or its package missing, or its spaces are not supported.
+    """
+    if num_envs < 1:
+        raise UsageError(f"gym:{id}: num_envs must be at least 1, not {num_envs}")
+    _register(id)
+    try:
+        worlds = SyncVectorEnv(
+            [lambda: gymnasium.make(id)] * num_envs,
+            copy=False,  # GymVecEnv copies what it hands out
+            autoreset_mode=AutoresetMode.DISABLED,
+        )
+    except gymnasium.error.UnregisteredEnv as error:
+        raise _unknown_id(id, error) from None
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UsageError(f"gym:{id} cannot be made: {error}") from None
+    env = worlds.envs[0]
+    limit = env.spec.max_episode_steps if env.spec else None
+    try:
+        return GymVecEnv(worlds, name=id, seed=seed, control_dt=_control_dt(env), max_episode_steps=limit or 0)
+    except UsageError:
+        worlds.close()
+        raise
+
+
+class GymVecEnv:
+    """N worlds of a Gymnasium VectorEnv, in whichever auto-reset mode it declares.
+
+    In DISABLED mode the VectorEnv must take a list of seeds and `options["reset_mask"]`, as Gymnasium's own do.
+
+    Args:
+        control_dt: period of a step [s]; by default from the metadata's render_fps, else 1.
+        max_episode_steps: time limit [steps]; by default from the environment's registration, else 0.
+        seed: what `reset` uses when it is given none.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, env: VectorEnv, *, name: str = "", seed: int = 0, control_dt: float | None = None,
+                 max_episode_steps: int | None = None):  # fmt: skip
+        self._env = env
+        self._name = f"gym:{name or (env.spec.id if env.spec else type(env.unwrapped).__name__)}"
+        self._mode = _autoreset_mode(env, self._name)
+        self._obs_space, self._action_space = env.single_observation_space, env.single_action_space
+        self.num_envs = env.num_envs
+        self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps) or 0
+        self.spec = Spec(
+            {"state": (_obs_term(self._obs_space, self._name),)},
+            (_action_term(self._action_space, self._name),),
+            control_dt or _control_dt(env),
+        )
+        self._worlds = np.arange(self.num_envs)
+        self._seed = seed
+        self._running = False
+        self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: worlds whose next step is their reset
+        self._begin(seed)
+
+    def reset(self, seed: int | None = None) -> Mapping[str, Tensor]:
+        """Start episode 0 of every world under `seed`; the first observations."""
+        self._begin(self._seed if seed is None else seed)
+        if self._mode is AutoresetMode.DISABLED:
+            raw = self._reset_worlds(np.ones(self.num_envs, bool))
+            self._history.start(np.ones(self.num_envs, bool), raw)
+        else:  # one integer, since not every VectorEnv takes a list
+            raw, _ = self._env.reset(seed=int(self._stream.integer(0, 0)[0]))
+        self._resetting[:] = False
+        self._running = True
+        return self._obs(raw)
+
+    def step(self, action: Tensor) -> Step:
+        """Apply action (N, A) in [-1, 1] for one control period (discrete: (N, 1) int64).
+
+        `obs` and `next_obs` are the same tensors where no world was reset.
+
+        Raises:
+            SpecError: the action has another shape or type, is not finite, or is out of range.
+        """
+        if not self._running:
+            raise PoiseError(f"{self._name}: step() came before the first reset(seed); call reset first")
+        command = self._command(action)
+        raw, reward, terminated, truncated, info = self._env.step(command.copy())  # some scale it in place
+        done = np.logical_or(terminated, truncated)
+        next_obs = obs = self._obs(raw)
+        mask = None
+        if self._mode is AutoresetMode.DISABLED:
+            self._history.add(command, raw)
+            if done.any():
+                self._episode += done
+                raw = self._reset_worlds(done)
+                self._history.start(done, raw)
+                obs = self._obs(raw)
+        elif self._mode is AutoresetMode.SAME_STEP:
+            if done.any():
+                next_obs = self._with_final(obs, info, done)
+        else:
+            self._check_next_step(info, done)
+            mask = torch.from_numpy(~self._resetting)
+            self._resetting = done
+        return Step(
+            obs,
+            next_obs,
+            torch.from_numpy(np.array(reward, np.float32)),
+            torch.from_numpy(np.array(terminated, bool)),
+            torch.from_numpy(np.array(truncated, bool)),
+            _success(info, done),
+            mask,
+        )
+
+    def close(self) -> None:
+        self._env.close()
+
+    # ---- exact resume ------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What brings every world back: its episode's key and the commands since.
+
+        Simulators cannot be trusted to save their state, so a restored world replays its open episode.
+
+        Raises:
+            RunError: there is nothing to save yet, or the auto-reset mode forbids replaying.
+        """
+        self._require_replay("saved")
+        if not self._running:
+            raise RunError(f"{self._name}: there is no state to save before the first reset(seed)")
+        return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(), **self._history.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Replay every world's open episode; the observations to act on next.
+
+        Episodes are aligned at their ends, so that all worlds step together through the VectorEnv's public
+        interface: a world that has fewer steps to make idles first and is reset when its turn comes.
+
+        Raises:
+            RunError: the state is another task's, or a replayed observation differs by a bit.
+        """
+        self._require_replay("restored")
+        if (state["task"], len(state["episode"])) != (self._name, self.num_envs):
+            raise RunError(
+                f"a state of {state['task']} with {len(state['episode'])} worlds cannot be restored into {self._name} "
+                f"with {self.num_envs}; resume with the task and num_envs of the run"
+            )
+        self._begin(int(state["seed"]))
+        self._episode[:] = np.asarray(state["episode"])
+        self._history.load_state_dict(state)
+        first, rows = self._history.first, int(self._history.steps.max())
+        self._running = False  # until every world is back
+        raw, ended = np.empty(0), np.ones(self.num_envs, bool)
+        for t in range(rows + 1):
+            if (fresh := ended | (first == t)).any():
+                raw = self._reset_worlds(fresh)
+            prints, command = self._history.row(t)
+            self._verify(t, first <= t, fingerprint(raw) == prints)
+            if command is not None:
+                raw, _, terminated, truncated, _ = self._env.step(command.copy())
+                ended = np.logical_or(terminated, truncated)
+                self._verify(t + 1, first <= t, ~ended)  # one that idles may end
+        self._running = True
+        return self._obs(raw)
+
+    def _verify(self, t: int, begun: np.ndarray, same: np.ndarray) -> None:
+        """Raise for the first world that has begun its open episode and, at row t, differs from the record."""
+        for world in np.flatnonzero(begun & ~same):
+            raise RunError(
+                f"{self._name}: world {world} cannot be restored: replaying its episode {self._episode[world]}, it "
+                f"differs at step {t - self._history.first[world]} of {self._history.steps[world]}. The simulator is "
+                "not a function of reset(seed) and actions, or its version is not the one that wrote the checkpoint; "
+                "start a new run, or resume with the versions in config.json"
+            )
+
+    def _require_replay(self, verb: str) -> None:
+        if self._mode is not AutoresetMode.DISABLED:
+            raise RunError(
+                f"{self._name}: worlds in auto-reset mode {self._mode.name} cannot be {verb}, since they reset "
+                "themselves unseeded, so no episode but the first can be replayed; use AutoresetMode.DISABLED"
+            )
+
+    # ---- Gymnasium's side --------------------------------------------------------------------
+
+    def _begin(self, seed: int) -> None:
+        self._seed = seed
+        self._stream = Stream(seed, "gym/episode")
+        self._episode = np.zeros(self.num_envs, np.int64)
+        width, dtype = (1, torch.int64) if self.spec.discrete else (self.spec.action_dim, torch.float32)
+        self._history = _History(self._command(torch.zeros(self.num_envs, width, dtype=dtype)))
+
+    def _reset_worlds(self, which: np.ndarray) -> np.ndarray:
+        """Start the present episode of the worlds `which` (N,) by its key; raw observations of all worlds."""
+        keys = self._stream.integer(self._worlds, self._episode).tolist()
+        raw, _ = self._env.reset(seed=keys, options={"reset_mask": which})
+        return raw
+
+    def _command(self, action: Tensor) -> np.ndarray:
+        """What the VectorEnv takes for an action (N, A): controls in [low, high], or (N,) choices."""
+        given = action.detach().cpu().numpy()
+        space, term = self._action_space, self.spec.actions[0]
+        if given.shape != (self.num_envs, term.size):
+            raise SpecError(f"{self._name}: expected an action of shape ({self.num_envs}, {term.size}), "
+                            f"got {given.shape}")  # fmt: skip
+        if isinstance(space, spaces.Discrete):
+            if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= term.n:
+                raise SpecError(f"{self._name}: expected whole numbers from 0 to {term.n - 1}, got {given.tolist()}")
+            return given[:, 0] + space.start
+        if not (np.abs(given) <= 1.0).all():  # also where it is NaN
+            world, index = np.argwhere(~(np.abs(given) <= 1.0))[0]
+            raise SpecError(f"{self._name}: an action must lie in [-1, 1]; world {world} was given "
+                            f"{given[world, index]} at index {index}")  # fmt: skip
+        assert isinstance(space, spaces.Box)  # _action_term refused the others
+        control = control_value(term, given.astype(space.dtype, copy=False))
+        return np.minimum(np.maximum(control, space.low), space.high)  # rounding may pass a bound by its last bit
+
+    def _obs(self, raw: np.ndarray) -> dict[str, Tensor]:
+        """Observation groups: a fresh float32 (N, dim); a Discrete observation is one-hot."""
+        if isinstance(self._obs_space, spaces.Discrete):
+            return {"state": torch.from_numpy(np.eye(self._obs_space.n, dtype=np.float32)[raw - self._obs_space.start])}
+        return {"state": torch.from_numpy(np.array(raw, np.float32).reshape(len(raw), -1))}
+
+    def _with_final(self, obs: dict[str, Tensor], info: dict[str, Any], done: np.ndarray) -> dict[str, Tensor]:
+        """SAME_STEP: the true successors, which info["final_obs"] keeps for the worlds that were reset."""
+        final = info.get("final_obs")
+        if final is None or not np.asarray(info.get("_final_obs", done))[done].all():
+            raise PoiseError(f"{self._name} declares auto-reset mode SAME_STEP, but an episode ended without "
+                             "info['final_obs']; the true successor is lost, so correct its metadata")  # fmt: skip
+        ended = self._obs(np.stack(list(final[done])))["state"]  # rows of an object array, or of a dense one
+        next_obs = obs["state"].clone()
+        next_obs[torch.from_numpy(done)] = ended
+        return {"state": next_obs}
+
+    def _check_next_step(self, info: dict[str, Any], done: np.ndarray) -> None:
+        if "final_obs" in info or (done & self._resetting).any():
+            raise PoiseError(f"{self._name} declares auto-reset mode NEXT_STEP, but a world was reset by the very step "
+                             "that ended its episode, or ended while it was reset; correct its metadata")  # fmt: skip
+
+
+class _History:
+    """The commands and observation fingerprints of every world's open episode.
+
+    Rows are steps of all worlds together. The open episode of world w begins at row `first[w]`: row t holds the
+    fingerprint of what it saw and then the command that it was sent; the last fingerprint has no command yet.
+    """
+
+    def __init__(self, idle: np.ndarray):
+        """`idle` (N, ...) is some valid command of every world."""
+        self._idle = idle
+        self._commands: list[np.ndarray] = []  # of (N, ...)
+        self._prints = [np.zeros(len(idle), np.int64)]  # of (N,)
+        self.first = np.zeros(len(idle), np.int64)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps of every world's open episode: (N,)."""
+        return len(self._commands) - self.first
+
+    def start(self, which: np.ndarray, raw: np.ndarray) -> None:
+        """An episode starts in the worlds `which` (N,), whose first observations are in `raw` (N, ...)."""
+        self._prints[-1][which] = fingerprint(raw)[which]
+        self.first[which] = len(self._commands)
+        unused = int(self.first.min())
+        if 2 * unused > len(self._commands):  # rarely, so that a step's share of it stays constant
+            del self._commands[:unused], self._prints[:unused]
+            self.first -= unused
+
+    def add(self, command: np.ndarray, raw: np.ndarray) -> None:
+        """Every world was sent `command` (N, ...) and answered `raw` (N, ...)."""
+        self._commands.append(command)
+        self._prints.append(fingerprint(raw))
+
+    def row(self, t: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Fingerprints (N,) and commands (N, ...) of row t."""
+        return self._prints[t], self._commands[t] if t < len(self._commands) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Worlds one after another: commands (sum of T, ...), fingerprints (sum of T + 1,)."""
+        commands = np.array(self._commands, self._idle.dtype).reshape(-1, *self._idle.shape)  # (rows, N, ...)
+        prints = np.array(self._prints)  # (rows + 1, N)
+        return {
+            "steps": self.steps,
+            "commands": np.concatenate([commands[t:, w] for w, t in enumerate(self.first)]),
+            "fingerprints": np.concatenate([prints[t:, w] for w, t in enumerate(self.first)]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the episodes, aligned at their ends; worlds idle in the rows before their first."""
+        steps, commands, prints = (np.asarray(state[name]) for name in ("steps", "commands", "fingerprints"))
+        expected = (int(steps.sum()), *self._idle.shape[1:]), (int(steps.sum()) + len(steps),)
+        if (commands.shape, prints.shape) != expected:
+            raise RunError(f"the saved worlds should hold commands and fingerprints of shapes {expected}, found "
+                           f"{(commands.shape, prints.shape)}; the checkpoint is damaged")  # fmt: skip
+        rows, end = int(steps.max()), 0
+        self.first = rows - steps
+        all_commands = np.repeat(self._idle[None], rows, axis=0)  # (rows, N, ...)
+        all_prints = np.zeros((rows + 1, len(steps)), np.int64)
+        for w, t in enumerate(self.first):
+            end += rows - t
+            all_commands[t:, w] = commands[end - (rows - t) : end]
+            all_prints[t:, w] = prints[end - (rows - t) + w : end + 1 + w]
+        self._commands, self._prints = list(all_commands), list(all_prints)
+
+
+def fingerprint(raw: np.ndarray) -> np.ndarray:
+    """A hash of each row's bits (N, ...): (N,) int64, different whenever a single number differs.
+
+    Multilinear modulo 2**64: every number's bits times an odd weight, summed over the row.
+    """
+    rows = np.ascontiguousarray(raw).reshape(len(raw), -1)
+    bits = rows.view(f"u{rows.itemsize}").astype(np.uint64, copy=False)
+    return (bits @ _weights(bits.shape[1])).view(np.int64)
+
+
+@functools.cache
+def _weights(count: int) -> np.ndarray:
+    words = Stream(0, "gym/fingerprint").integer(np.arange(count), 0).astype(np.uint64)
+    return words * np.uint64(2) + np.uint64(1)
+
+
+def _success(info: dict[str, Any], done: np.ndarray) -> Tensor | None:
+    """What the worlds report of the step as is_success or success: (N,) bool, None where none does."""
+    reported = _reported(info)
+    if isinstance(final := info.get("final_info"), dict):  # SAME_STEP: elsewhere info is the new episode's
+        ended = _reported(final)
+        if reported is not None or ended is not None:
+            none = np.zeros(len(done), bool)
+            reported = np.where(done, none if ended is None else ended, none if reported is None else reported)
+    return None if reported is None else torch.from_numpy(reported)
+
+
+def _reported(info: dict[str, Any]) -> np.ndarray | None:
+    for key in ("is_success", "success"):
+        if key in info:
+            said = np.array(info[key], bool)
+            return said & np.asarray(info.get(f"_{key}", True), bool)
+    return None
+
+
+def _autoreset_mode(env: VectorEnv, name: str) -> AutoresetMode:
+    mode = env.metadata.get("autoreset_mode")
+    if not isinstance(mode, AutoresetMode):
+        raise UsageError(f"{name}: metadata['autoreset_mode'] should be one of {', '.join(map(str, AutoresetMode))}, "
+                         f"found {mode!r}; the environment must say how it resets")  # fmt: skip
+    return mode
+
+
+def _control_dt(env: gymnasium.Env | VectorEnv) -> float:
+    """Seconds between actions: the simulator's `dt`, else one frame of its rendering, else 1."""
+    dt = getattr(env.unwrapped, "dt", None)
+    if isinstance(dt, (int, float)) and dt > 0:
+        return float(dt)
+    fps = env.metadata.get("render_fps")
+    return 1.0 / fps if isinstance(fps, (int, float)) and fps > 0 else 1.0
+
+
+def _obs_term(space: spaces.Space, name: str) -> ObsTerm:
+    if isinstance(space, spaces.Discrete):
+        return ObsTerm("observation", (int(space.n),), "external")
+    if not isinstance(space, spaces.Box):
+        raise UsageError(f"{name}: observation space {space} is not supported; a Box or Discrete is")
+    if len(space.shape) > 1 and not np.issubdtype(space.dtype, np.floating):
+        raise UsageError(f"{name}: observation space {_short(space)} looks like an image, which is not supported yet; "
+                         "a Box of one dimension, a Box of floats, or a Discrete is")  # fmt: skip
+    return ObsTerm("observation", (math.prod(space.shape),), "external")
+
+
+def _action_term(space: spaces.Space, name: str) -> ActionTerm:
+    if isinstance(space, spaces.Discrete):
+        if space.n < 2:
+            raise UsageError(f"{name}: action space {space} leaves no choice; a Discrete needs at least 2")
+        return ActionTerm("choice", "discrete", n=int(space.n))
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
+        raise UsageError(f"{name}: action space {_short(space)} is not supported; a Box of floats of one dimension, "
+                         "or a Discrete, is")  # fmt: skip
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise UsageError(f"{name}: action space {_short(space)} is unbounded, so [-1, 1] cannot be mapped to it; "
+                         "wrap the environment in gymnasium.wrappers.RescaleAction or give the Box bounds")  # fmt: skip
+    return ActionTerm("control", "control", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
+
+
+def _short(space: spaces.Space) -> str:
+    """The space in one line, also where its bounds are whole images."""
+    text = " ".join(str(space).split())
+    return text if len(text) < 120 else f"{type(space).__name__}(shape={space.shape}, dtype={space.dtype})"
+
+
+def _register(id: str) -> None:
+    """Import the package that registers an id, where it is a well-known one and installed."""
+    module = next((m for prefix, (_, m) in PACKAGES.items() if id.startswith(prefix)), None)
+    if module and id not in gymnasium.registry and importlib.util.find_spec(module):
+        gymnasium.register_envs(importlib.import_module(module))
+
+
+def _unknown_id(id: str, error: Exception) -> UsageError:
+    near = difflib.get_close_matches(id, gymnasium.registry, n=3, cutoff=0.7)
+    package = next((p for prefix, (p, _) in PACKAGES.items() if id.startswith(prefix)), None)
+    if package:
+        hint = f"such ids come with the package {package}: pip install {package!r}"
+    elif near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif "/" in id:
+        hint = (f"install the package that provides {id.split('/')[0]}/ and name the module that registers it: "
+                f"gym:MODULE:{id}")  # fmt: skip
+    else:
+        hint = "if a package of yours registers it, name its module: gym:MODULE:" + id
+    return UsageError(f"unknown Gymnasium id {id!r} ({str(error).rstrip('.')}); {hint}")
