@@ -43,17 +43,19 @@ def joint_pos_target(term: ActionTerm, action: Any, measured: Any, last_target: 
 def shape_command(position: Any, velocity: Any, target: Any, max_velocity: Any, max_acceleration: Any, dt: float):
     """The command one servo period `dt` [s] later: (position, velocity), each (..., n).
 
-    Moves towards `target` as fast as the limits allow and without overshoot: of all speeds v' it takes the
-    largest from which braking at full deceleration, in steps of dt, still stops at the target,
-        v' dt + v'^2 / (2 a) - v' dt / 2 <= |target - position|,
-    limited to what one period of acceleration can reach from the present velocity.
+    Moves towards `target` as fast as the limits allow and without overshoot: of all speeds it takes the largest
+    from which braking at full deceleration, in steps of dt, still stops at the target. With s = a dt, a speed of
+    (m + r) s, m whole and 0 <= r < 1, is followed by (m - 1 + r) s, …, r s and covers s dt (m (m + 1) / 2 + r (m + 1)),
+    which is solved for r here; then limited to what one period of acceleration can reach from the present velocity.
     """
     xp = array_namespace(position)
     error = target - position
     distance = xp.abs(error)
     step = max_acceleration * dt  # largest change of velocity in one period
-    braking = xp.sqrt(0.25 * step * step + 2.0 * max_acceleration * distance) - 0.5 * step
-    speed = xp.minimum(xp.minimum(braking, distance / dt), max_velocity + 0.0 * distance)
+    units = distance / (step * dt)
+    whole = xp.floor(0.5 * (xp.sqrt(1.0 + 8.0 * units) - 1.0))  # m
+    braking = step * (0.5 * whole + units / (whole + 1.0))
+    speed = xp.minimum(braking, max_velocity + 0.0 * distance)
     wanted = xp.where(error < 0, -speed, speed)
     new_velocity = xp.minimum(xp.maximum(wanted, velocity - step), velocity + step)
     return position + new_velocity * dt, new_velocity

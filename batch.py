@@ -1,6 +1,6 @@
-"""Batch and Sample: what a buffer hands to a learner, and what the learner asks for.
+"""Step, Batch and Sample: what worlds give a buffer, what it hands to a learner, and what the learner asks for.
 
-Legend: B batch, T time, A action. Leading axes are (B,) for transitions or (B, T) for sequences.
+Legend: N worlds, B batch, T time, A action. A Batch leads with (B,) for transitions or (B, T) for sequences.
 """
 
 from __future__ import annotations
@@ -11,6 +11,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of N worlds gives."""
+
+    obs: Mapping[str, Tensor]  # what to act on next: already reset where an episode ended
+    next_obs: Mapping[str, Tensor]  # the true successor, always
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool
+    truncated: Tensor  # (N,) bool
+    success: Tensor | None = None  # (N,) bool, for tasks that define it; read it where an episode ended
+    mask: Tensor | None = None  # (N,) bool; False where a simulator used the step up to reset itself
+
+    @property
+    def done(self) -> Tensor:
+        return self.terminated | self.truncated
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,7 @@ class Batch:
         return self._map(lambda x: x.to(device))
 
     def _map(self, f) -> Batch:
-        def apply(value):
+        def apply(value: Any) -> Any:
             if isinstance(value, Mapping):
                 return {k: f(v) for k, v in value.items()}
             return None if value is None else f(value)

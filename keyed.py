@@ -9,6 +9,7 @@ vectorised over worlds: the 64-bit key is (seed, name), the 128-bit counter (blo
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Stream:
         digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
         self._key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
 
-    def uniform(self, world, episode, size: int, step=0) -> np.ndarray:
+    def uniform(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
         """Uniform numbers in the open interval (0, 1): (len(world), size), one row per (world, episode, step)."""
         world, episode, step = np.broadcast_arrays(np.atleast_1d(world), episode, step)
         blocks = -(-size // 4)
@@ -48,14 +49,15 @@ class Stream:
         words = philox4x32(counter, self._key).reshape(len(world), -1)[:, :size]
         return (words.astype(np.float64) + 0.5) * 2.0**-32
 
-    def normal(self, world, episode, size: int, step=0) -> np.ndarray:
+    def normal(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
         """Standard normal numbers (Box and Muller 1958): (len(world), size)."""
         pairs = -(-size // 2)
         u = self.uniform(world, episode, 2 * pairs, step)
-        radius = np.sqrt(-2.0 * np.log(u[:, :pairs]))
-        angle = 2.0 * np.pi * u[:, pairs:]
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+        radius = np.sqrt(-2.0 * np.log(u[:, 0::2]))
+        angle = 2.0 * np.pi * u[:, 1::2]
+        both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)  # pairs stay together:
+        return both.reshape(len(u), -1)[:, :size]  # the first numbers do not depend on how many are asked for
 
-    def integer(self, world, episode, step=0) -> np.ndarray:
+    def integer(self, world: Any, episode: Any, step: Any = 0) -> np.ndarray:
         """One integer in [0, 2**31) a row: (len(world),), for seeding other people's generators."""
         return (self.uniform(world, episode, 1, step)[:, 0] * 2.0**31).astype(np.int64)

@@ -39,9 +39,9 @@ class Normalizer:
         return ((x - self.mean32) / self.std32).clamp(-self.clip, self.clip)
 
     def _refresh(self) -> None:
-        # what acting and the policy file use; a constant input keeps its scale instead of exploding
+        # what acting and the policy file use; an input that has been constant keeps its scale instead of exploding
         self.mean32 = self.mean.float()
-        self.std32 = torch.sqrt(self.var + 1e-8).float()
+        self.std32 = torch.where(self.var > 1e-12, self.var, 1.0).sqrt().float()
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "var": self.var, "count": self.count}

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
 from typing import Any
 
 from .errors import SpecError
@@ -36,13 +37,15 @@ class ObsTerm:
     history: int = 1  # frames that the policy stacks, oldest first
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        _check_text(self, "observation", "name", "source", "unit", "dtype", "frame")
+        object.__setattr__(self, "shape", tuple(_whole(f"observation {self.name!r}: shape", n, 0) for n in self.shape))
+        object.__setattr__(self, "history", _whole(f"observation {self.name!r}: history", self.history, 1))
+        if not (-math.inf <= self.low < math.inf and self.low <= self.high and self.high > -math.inf):
+            raise SpecError(f"observation {self.name!r}: low {self.low} and high {self.high} are no bounds")
         if self.source not in SOURCES:
             raise SpecError(f"observation {self.name!r}: source {self.source!r} is not one of {', '.join(SOURCES)}")
         if self.dtype not in ("float32", "uint8"):
             raise SpecError(f"observation {self.name!r}: dtype {self.dtype!r} is not float32 or uint8")
-        if self.history < 1:
-            raise SpecError(f"observation {self.name!r}: history {self.history} must be at least 1")
 
     @property
     def size(self) -> int:
@@ -74,13 +77,18 @@ class ActionTerm:
     n: int = 0
 
     def __post_init__(self) -> None:
+        _check_text(self, "action", "name", "kind", "reference", "unit")
         if self.kind not in ACTION_KINDS:
             raise SpecError(f"action {self.name!r}: kind {self.kind!r} is not one of {', '.join(ACTION_KINDS)}")
         if self.reference not in REFERENCES:
             raise SpecError(f"action {self.name!r}: reference {self.reference!r} is not one of {', '.join(REFERENCES)}")
         for f in ("low", "high", "scale", "home", "lead", "max_velocity", "max_acceleration"):
             object.__setattr__(self, f, tuple(float(x) for x in getattr(self, f)))
+            if not all(math.isfinite(x) for x in getattr(self, f)):
+                raise SpecError(f"action {self.name!r}: {f} {getattr(self, f)} holds what is not a finite number")
         object.__setattr__(self, "joints", tuple(self.joints))
+        if len(self.low) != len(self.high) or any(lo > hi for lo, hi in zip(self.low, self.high, strict=True)):
+            raise SpecError(f"action {self.name!r}: low {self.low} and high {self.high} are no bounds")
         if self.kind == "joint_pos":
             for f in ("low", "high", "scale", "lead", "max_velocity", "max_acceleration"):
                 if len(getattr(self, f)) != len(self.joints):
@@ -88,8 +96,7 @@ class ActionTerm:
                                     f"for {len(self.joints)} joints")  # fmt: skip
             if self.reference == "home" and len(self.home) != len(self.joints):
                 raise SpecError(f"action {self.name!r}: reference 'home' needs a home position for every joint")
-        if self.kind == "discrete" and self.n < 2:
-            raise SpecError(f"action {self.name!r}: a discrete action needs n of at least 2, not {self.n}")
+        object.__setattr__(self, "n", _whole(f"action {self.name!r}: n", self.n, 2 if self.kind == "discrete" else 0))
 
     @property
     def size(self) -> int:
@@ -115,10 +122,12 @@ class Spec:
             names = [t.name for t in terms]
             if len(set(names)) != len(names):
                 raise SpecError(f"observation group {group!r} names a term twice: {', '.join(names)}")
-        if not self.control_dt > 0:
+        names = [t.name for t in self.actions]
+        if len(set(names)) != len(names):
+            raise SpecError(f"the actions name a term twice: {', '.join(names)}")
+        if not 0 < self.control_dt < math.inf:
             raise SpecError(f"control_dt must be a positive time in seconds, not {self.control_dt}")
-        if self.action_horizon < 1:
-            raise SpecError(f"action_horizon must be at least 1, not {self.action_horizon}")
+        object.__setattr__(self, "action_horizon", _whole("action_horizon", self.action_horizon, 1))
 
     # ---- sizes -------------------------------------------------------------------------------
 
@@ -204,7 +213,7 @@ class Spec:
                               for g, terms in data["observations"].items()},
                 actions=tuple(_build(ActionTerm, t, "actions") for t in data["actions"]),
                 control_dt=float(data["control_dt"]),
-                action_horizon=int(data.get("action_horizon", 1)),
+                action_horizon=data.get("action_horizon", 1),
                 robot=str(data.get("robot", "")),
                 notes=dict(data.get("notes", {})),
             )  # fmt: skip
@@ -212,6 +221,18 @@ class Spec:
             raise SpecError(f"the spec lacks {error.args[0]!r}") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise SpecError(f"the spec has a field of the wrong form: {error}") from None
+
+
+def _whole(what: str, value: Any, least: int) -> int:
+    if not isinstance(value, Integral) or value < least:
+        raise SpecError(f"{what} must be a whole number, at least {least}, not {value!r}")
+    return int(value)
+
+
+def _check_text(term: ObsTerm | ActionTerm, what: str, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(term, name), str):
+            raise SpecError(f"{what} {term.name!r}: {name} should be text, got {getattr(term, name)!r}")
 
 
 def _plain(term: ObsTerm | ActionTerm) -> dict[str, Any]:
@@ -232,9 +253,10 @@ def _build(cls: type, data: Any, where: str) -> Any:
 
 
 def _diff_terms(where: str, mine: Any, theirs: Any) -> list[str]:
-    if mine is None or theirs is None:
-        missing, side = ("found none", mine) if theirs is None else ("expected none", theirs)
-        return [f"{where}: {missing}, the other side has {', '.join(t.name for t in side)}"]
+    if theirs is None:
+        return [f"{where}: expected {', '.join(t.name for t in mine)}, found no such group"]
+    if mine is None:
+        return [f"{where}: expected no such group, found {', '.join(t.name for t in theirs)}"]
     mine_names, their_names = [t.name for t in mine], [t.name for t in theirs]
     lines = []
     if mine_names != their_names:

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ..batch import Batch, Sample
-from ..sim.vec_env import Step
+from ..batch import Batch, Sample, Step
 from ..spec import Spec
 from .policy import Policy
 

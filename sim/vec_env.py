@@ -6,30 +6,13 @@ Legend: N worlds, A action. Tensors live on `device`; a step's tensors belong to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ..batch import Step
 from ..spec import Spec
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step of N worlds gives."""
-
-    obs: Mapping[str, Tensor]  # what to act on next: already reset where an episode ended
-    next_obs: Mapping[str, Tensor]  # the true successor, always
-    reward: Tensor  # (N,) float32
-    terminated: Tensor  # (N,) bool
-    truncated: Tensor  # (N,) bool
-    success: Tensor | None = None  # (N,) bool, for tasks that define it; read it where an episode ended
-    mask: Tensor | None = None  # (N,) bool; False where a simulator used the step up to reset itself
-
-    @property
-    def done(self) -> Tensor:
-        return self.terminated | self.truncated
 
 
 class VecEnv(Protocol):

@@ -1,0 +1,76 @@
+# Everything builds on `make setup`, which makes .venv from constraints.txt. `make` alone lists the targets.
+
+PYTHON = python3
+PIP_FLAGS =
+BIN = .venv/bin
+# -P keeps this folder off sys.path: it is the package `poise`, not a place to import `datasets` or `errors` from
+RUN = $(BIN)/python -P -m
+PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+
+.PHONY: help setup demo test check format learning bench wheel clean
+
+help:
+	@echo "make setup     create .venv with everything that use and development need"
+	@echo "make demo      train an arm, evaluate it and deploy it to its twin"
+	@echo "make test      the tests (at most ten minutes on two cores)"
+	@echo "make check     format, lint, types, then the tests: what CI runs"
+	@echo "make format    rewrite the sources in the project's format"
+	@echo "make learning  the tests that train for minutes"
+	@echo "make bench     simulation and learner benchmarks, beside other libraries"
+	@echo "make wheel     dist/poise-*.whl"
+	@echo "make clean     remove .venv and everything built; keeps runs/"
+	@echo
+	@echo "Variables: PYTHON=python3.12 chooses the interpreter, PIP_FLAGS='…' is handed to pip."
+
+setup: .venv/.stamp
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "Poise needs Python 3.11 or newer, and there is no '$(PYTHON)': apt-get install python3 python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Poise needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Another one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setup 1/3: the virtual environment .venv"
+	@"$(PYTHON)" -m venv .venv
+	@echo "setup 2/3: PyTorch (the largest download)"
+	@$(PIP) torch setuptools
+	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
+	@$(PIP) --no-build-isolation -e '.[dev,peers]'
+	@$(RUN) pip check --quiet --disable-pip-version-check
+	@$(BIN)/python -P -c 'import ctypes.util, sys; sys.platform == "linux" and not ctypes.util.find_library("EGL") and \
+	  print("note: no OpenGL here, which videos need: apt-get install libegl1 libgl1-mesa-dri")'
+	@touch .venv/.stamp
+	@echo "setup done; the command is .venv/bin/poise"
+
+demo: setup
+	$(BIN)/python -P examples/demo.py
+
+test: setup
+	$(RUN) pytest
+
+check: setup
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) pyright
+	$(RUN) pytest
+
+format: setup
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+learning: setup
+	$(RUN) pytest -m learning --timeout 3600
+
+bench: setup
+	$(RUN) poise bench sim
+	$(RUN) poise bench learners
+
+# by way of the source archive, so that nothing left over in build/ gets in
+wheel: setup
+	rm -rf dist build
+	$(RUN) build --no-isolation
+
+clean:
+	rm -rf .venv build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,148 @@
+"""The command line: exit codes, one clear message a mistake, and the JSON line."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from poise.cli import main
+
+QUICK = ["--set", "num_envs=4", "--set", "collect_steps=8", "--set", "hidden=8,8", "--set", "evaluations=1",
+         "--set", "eval_episodes=2", "--steps", "128"]  # fmt: skip
+
+
+def call(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def last_json(out: str) -> dict:
+    return json.loads(out.splitlines()[-1])
+
+
+def test_help_teaches_and_answers_at_once():
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "poise", "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - began < 2.0  # 0.5 s on an idle machine; this one may be busy
+    assert "poise train ppo --task reach/fr3" in done.stdout and "poise deploy" in done.stdout
+    code = "import sys; from poise.cli import build_parser; build_parser(); assert not {'torch', 'mujoco'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_train_help_prints_every_setting_with_default_and_meaning(capsys, algorithm):
+    with pytest.raises(SystemExit) as exit:
+        main(["train", algorithm, "--help"])
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    assert "learning_rate" in out and "checkpoint_seconds" in out and "Discount" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "ppoo", "--task", "reach/fr3"], "unknown algorithm 'ppoo'; did you mean ppo"),
+        (["train", "ppo", "--task", "reech/fr3"], "did you mean reach/fr3"),
+        (["train", "ppo", "--task", "gym:HalfCheeta-v5"], "HalfCheetah"),
+        (["train", "ppo"], "--task"),
+        (["train", "--task", "reach/fr3"], "needs an algorithm: ppo, sac"),
+        (["train", "ppo", "--task", "reach/fr3", "--set", "learnin_rate=1"], "did you mean learning_rate"),
+        (["train", "ppo", "--task", "reach/fr3", "--set", "learning_rate"], "key=value"),
+        (["train", "ppo", "--task", "reach/fr3", "--set", "learning_rate=nan"], "learning_rate"),
+        (["train", "ppo", "--task", "reach/fr3", "--num-envs", "0"], "num_envs"),
+        (["train", "ppo", "--task", "reach/fr3", "--steps", "many"], "--steps"),
+        (["train", "ppo", "--task", "reach/fr3", "--randomize", "none.json"], "none.json"),
+        (["train", "--resume", "x", "--seed", "1"], "leave out --seed"),
+        (["frain"], "frain"),
+        (["eval"], "POLICY"),
+        (["deploy", "p.safetensors"], "--robot"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_one_message(capsys, tmp_path, arguments, message):
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert message in err and "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ([{"name": "a", "what": "joint_damping", "target": "elbow", "range": [0.5, 2]}], "elbow"),
+        ([{"name": "a", "what": "joint_damping", "target": "fr3_joint1", "range": [2, 0.5]}], "is empty"),
+        ([{"name": "a", "what": "joint_dampin", "target": "fr3_joint1", "range": [1, 2]}], "joint_damping"),
+    ],
+)
+def test_a_randomization_that_cannot_be_is_named_by_its_term(capsys, tmp_path, terms, message):
+    (tmp_path / "r.json").write_text(json.dumps({"terms": terms}))
+    code, _, err = call(capsys, "train", "ppo", "--task", "reach/fr3", "--randomize", "r.json", *QUICK)
+    assert code == 2 and "'a'" in err and message in err
+
+
+@pytest.mark.parametrize("command", [["eval", "no.safetensors"], ["deploy", "no.safetensors", "--robot", "twin:fr3"],
+                                     ["train", "--resume", "nowhere"]])  # fmt: skip
+def test_a_missing_file_exits_with_1(capsys, command):
+    code, out, err = call(capsys, *command, "--json")
+    assert code == 1 and "no" in err and "Traceback" not in err
+    failure = last_json(out)
+    assert failure["ok"] is False and failure["command"] == command[0] and failure["error"]["message"] in err
+
+
+def test_wrong_usage_also_ends_with_json_when_asked(capsys):
+    code, out, _ = call(capsys, "train", "ppo", "--task", "nothing/here", "--json")
+    assert code == 2 and last_json(out)["error"]["type"] == "UsageError"
+
+
+def test_train_eval_deploy_on_the_command_line(capsys, tmp_path):
+    code, out, err = call(capsys, "train", "ppo", "--task", "reach/fr3", "--out", "run", "--json", *QUICK)
+    assert code == 0, err
+    trained = last_json(out)
+    assert trained["command"] == "train" and trained["ok"] and trained["steps"] == 128
+    assert set(trained["eval"]) >= {"episodes", "return_mean", "success_rate"}
+    for name in ("config.json", "metrics.jsonl", "policy.safetensors", "best.safetensors", "curves.png"):
+        assert (tmp_path / "run" / name).exists(), name
+    assert list((tmp_path / "run").glob("events.out.tfevents*"))
+
+    code, out, err = call(capsys, "eval", trained["policy"], "--episodes", "3", "--json")
+    assert code == 0, err
+    assert last_json(out)["eval"]["episodes"] == 3 and last_json(out)["task"] == "reach/fr3"
+
+    code, out, err = call(capsys, "deploy", trained["policy"], "--robot", "twin:fr3", "--episodes", "1",
+                          "--record", "out.hdf5", "--json")  # fmt: skip
+    assert code == 0, err
+    deployed = last_json(out)
+    assert deployed["episodes"] == 1 and deployed["out_of_limit"] == 0 and deployed["recording"] == "out.hdf5"
+    assert set(deployed) >= {"success_rate", "commands", "clipped", "rejected"}
+
+    code, _, err = call(capsys, "train", "ppo", "--task", "reach/fr3", "--out", "run", *QUICK)
+    assert code == 1 and "already holds a run" in err and "--resume" in err
+
+    code, out, err = call(capsys, "train", "ppo", "--task", "reach/fr3", "--config", "run/config.json",
+                          "--out", "again", "--json")  # fmt: skip
+    assert code == 0, err
+    first, second = ((tmp_path / d / "policy.safetensors").read_bytes() for d in ("run", "again"))
+    assert first[-4096:] == second[-4096:], "the same settings and seed give the same weights"
+
+    code, out, err = call(capsys, "eval", trained["policy"], "--task", "gym:Pendulum-v1")
+    assert code == 1 and "does not fit gym:Pendulum-v1" in err and "control_dt" in err
+
+
+def test_robot_list_names_every_joint_and_limit(capsys):
+    code, out, _ = call(capsys, "robot", "list", "--json")
+    assert code == 0 and "fr3_joint7" in out and "2.7437" in out
+    assert last_json(out)["robots"][0]["name"] == "fr3"
+
+
+def test_a_second_process_on_the_same_run_folder_is_refused(capsys, tmp_path):
+    import fcntl
+
+    assert call(capsys, "train", "ppo", "--task", "reach/fr3", "--out", "run", *QUICK)[0] == 0
+    with open(tmp_path / "run" / "lock", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        code, _, err = call(capsys, "train", "--resume", "run", "--steps", "256")
+    assert code == 1 and "another process is training" in err
+    code, out, err = call(capsys, "train", "--resume", "run", "--steps", "256", "--json")
+    assert code == 0 and last_json(out)["steps"] == 256, err
