@@ -1,0 +1,99 @@
+"""The rollout hands over exactly what happened, with true successors, once."""
+
+import numpy as np
+import pytest
+import torch
+
+from poise.batch import Sample, Step
+from poise.datasets.rollout import Rollout
+from poise.errors import RunError, UsageError
+from poise.spec import ActionTerm, ObsTerm, Spec
+
+N, T = 3, 5
+SPEC = Spec({"state": (ObsTerm("x", (2,)),)}, (ActionTerm("u", "control", low=(-1.0,), high=(1.0,)),), 0.05)
+WHOLE = Sample(batch_size=0, length=T)
+RNG = np.random.default_rng(0)
+
+
+def fill(rollout, ends=(), mask=None):
+    """T steps of random experience; at (world, step) in `ends` an episode is truncated. Returns all (obs, Step)."""
+    generator = torch.Generator().manual_seed(1)
+    obs, seen = torch.randn(N, 2, generator=generator), []
+    for t in range(T):
+        successor = torch.randn(N, 2, generator=generator)
+        truncated = torch.tensor([(n, t) in ends for n in range(N)])
+        after = torch.where(truncated[:, None], torch.full((N, 2), 100.0 + t), successor)  # reset observations
+        step = Step({"state": after}, {"state": successor}, torch.randn(N, generator=generator),
+                    torch.zeros(N, dtype=torch.bool), truncated, mask=None if mask is None else mask[:, t])  # fmt: skip
+        action = torch.randn(N, 1, generator=generator)
+        rollout.add({"state": obs}, action, {"log_prob": action[:, 0] * 2}, step)
+        seen.append((obs, action, step))
+        obs = after
+    return seen
+
+
+@pytest.mark.parametrize("ends", [(), ((0, 1),), ((0, 0), (1, 2), (2, 4), (0, 3), (1, 3))])
+def test_every_field_is_what_happened_and_successors_are_true_also_at_episode_ends(ends):
+    rollout = Rollout(SPEC, N, T)
+    seen = fill(rollout, ends)
+    assert rollout.num_rows == N * T
+    batch = rollout.sample(WHOLE, RNG)
+    for t, (obs, action, step) in enumerate(seen):
+        torch.testing.assert_close(batch.obs["state"][:, t], obs, rtol=0, atol=0)
+        torch.testing.assert_close(batch.next_obs["state"][:, t], step.next_obs["state"], rtol=0, atol=0)
+        torch.testing.assert_close(batch.action[:, t], action, rtol=0, atol=0)
+        torch.testing.assert_close(batch.extras["log_prob"][:, t], action[:, 0] * 2, rtol=0, atol=0)
+        assert torch.equal(batch.reward[:, t], step.reward)
+        assert torch.equal(batch.truncated[:, t], step.truncated)
+        assert not batch.terminated[:, t].any()
+    assert batch.obs["state"].shape == batch.next_obs["state"].shape == (N, T, 2)
+    assert batch.mask is None
+
+
+def test_rows_that_are_no_transition_come_back_in_the_mask():
+    mask = torch.ones(N, T, dtype=torch.bool)
+    mask[1, 3] = False
+    rollout = Rollout(SPEC, N, T)
+    fill(rollout, ends=((1, 2),), mask=mask)
+    assert torch.equal(rollout.sample(WHOLE, RNG).mask, mask)
+
+
+def test_a_batch_stays_as_it_was_while_the_next_rollout_is_collected():
+    rollout = Rollout(SPEC, N, T)
+    fill(rollout, ends=((0, 1),))
+    batch = rollout.sample(WHOLE, RNG)
+    assert rollout.num_rows == 0
+    before = {"obs": batch.obs["state"].clone(), "next": batch.next_obs["state"].clone(), "r": batch.reward.clone()}
+    fill(rollout)
+    assert torch.equal(batch.obs["state"], before["obs"])
+    assert torch.equal(batch.next_obs["state"], before["next"])
+    assert torch.equal(batch.reward, before["r"])
+
+
+def test_each_observation_is_held_once():
+    rollout = Rollout(SPEC, N, T)
+    fill(rollout, ends=((0, 1), (2, 3)))
+    held = sum(x.numel() for x in rollout._obs.values()) + sum(e["state"].numel() for _, _, e in rollout._ends)
+    assert held == (N * (T + 1) + 2) * 2  # every observation, the last successors, and one per episode end
+
+
+def test_requests_that_a_rollout_cannot_serve_are_refused():
+    rollout = Rollout(SPEC, N, T)
+    with pytest.raises(UsageError, match="holds 0 of 5 steps"):
+        rollout.sample(WHOLE, RNG)
+    seen = fill(rollout)
+    with pytest.raises(UsageError, match=r"handed out whole, as Sample\(batch_size=0, length=5\)"):
+        rollout.sample(Sample(batch_size=32), RNG)
+    with pytest.raises(UsageError, match="is full"):
+        rollout.add({"state": seen[0][0]}, seen[0][1], {"log_prob": seen[0][1][:, 0]}, seen[0][2])
+
+
+def test_a_rollout_is_saved_only_when_empty(tmp_path):
+    rollout = Rollout(SPEC, N, T)
+    assert rollout.save(tmp_path) == {}
+    fill(rollout)
+    with pytest.raises(RunError, match="between iterations"):
+        rollout.save(tmp_path)
+    rollout.load(tmp_path, {})
+    assert rollout.num_rows == 0
+    assert list(tmp_path.iterdir()) == []
