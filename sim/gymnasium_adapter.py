@@ -33,10 +33,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from ..action import control_value
+from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
 from ..spec import ActionTerm, ObsTerm, Spec
-from .vec_env import Step
 
 # Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
 PACKAGES = {
@@ -48,8 +48,10 @@ PACKAGES = {
 }  # fmt: skip
 
 
-def make_gym(id: str, num_envs: int, seed: int = 0) -> GymVecEnv:
+def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None) -> GymVecEnv:
     """N worlds of a registered Gymnasium environment; `reset(seed)` starts them.
+
+    `render_mode="rgb_array"` lets `render` draw them.
 
     Raises:
         UsageError: the id is unknown or its package missing, or its spaces are not supported.
@@ -57,9 +59,12 @@ def make_gym(id: str, num_envs: int, seed: int = 0) -> GymVecEnv:
     if num_envs < 1:
         raise UsageError(f"gym:{id}: num_envs must be at least 1, not {num_envs}")
     _register(id)
+    options: dict[str, Any] = (
+        {"render_mode": render_mode} if render_mode else {}
+    )  # not every environment takes the argument
     try:
         worlds = SyncVectorEnv(
-            [lambda: gymnasium.make(id)] * num_envs,
+            [lambda: gymnasium.make(id, **options)] * num_envs,
             copy=False,  # GymVecEnv copies what it hands out
             autoreset_mode=AutoresetMode.DISABLED,
         )
@@ -158,6 +163,13 @@ class GymVecEnv:
             _success(info, done),
             mask,
         )
+
+    def render(self) -> np.ndarray:
+        """The first world as a frame (height, width, 3) uint8; needs render_mode="rgb_array"."""
+        frames = self._env.render()
+        if not frames or frames[0] is None:
+            raise UsageError(f"{self._name} draws no frames; make it with render_mode='rgb_array'")
+        return np.asarray(frames[0])
 
     def close(self) -> None:
         self._env.close()

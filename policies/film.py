@@ -1,0 +1,66 @@
+"""Videos of a policy at work in its task, drawn without a screen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..keyed import Stream
+from ..sim.make import make
+from ..sim.render import Renderer, choose_backend, write_video
+from ..sim.task_env import TaskEnv
+from .evaluate import Acts, require_same_spec
+
+PAUSE = 0.5  # [s] that the last picture of an episode stays
+
+
+def film(
+    policy: Acts,
+    task: str,
+    path: str | os.PathLike[str],
+    episodes: int = 3,
+    seed: int = 0,
+    randomize: Any = "none",
+) -> Path:
+    """Write an mp4 of `episodes` episodes of `policy` in `task`; they are the first that `evaluate` would score."""
+    if episodes < 1:
+        raise UsageError(f"video episodes = {episodes}: expected at least 1")
+    path, renderer = Path(path), None
+    if task.startswith("gym:"):
+        from ..sim.gymnasium_adapter import make_gym
+
+        choose_backend()
+        env = make_gym(task.removeprefix("gym:"), 1, render_mode="rgb_array")
+        draw = env.render
+    else:
+        env = make(task, 1, randomize=randomize, threads=1)
+        assert isinstance(env, TaskEnv)
+        renderer, worlds = Renderer(env.task), env
+        draw = lambda: renderer.world(worlds.state, 0)  # noqa: E731
+    try:
+        require_same_spec(policy.spec, env.spec, task)
+        write_video(path, _frames(policy, env, draw, episodes, seed), fps=1.0 / env.spec.control_dt)
+    finally:
+        if renderer is not None:
+            renderer.close()
+        env.close()
+    return path
+
+
+def _frames(policy: Acts, env: Any, draw: Any, episodes: int, seed: int) -> Iterator[np.ndarray]:
+    for episode in range(episodes):
+        obs = env.reset(int(Stream(seed, "evaluate").integer(episode, 0)[0]))
+        state, done = policy.initial_state(1), False
+        while not done:
+            frame = draw()
+            yield frame
+            chunk, state = policy.act(obs, state)
+            step = env.step(chunk[:, 0])
+            obs, done = step.obs, bool(step.done[0])
+        for _ in range(round(PAUSE / env.spec.control_dt)):
+            yield frame

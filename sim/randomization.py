@@ -1,0 +1,254 @@
+"""Randomization: what differs between episodes, as a list of terms, and the numbers drawn from it.
+
+A term says what varies, on which joints or bodies, and how it is drawn. Each term has its own keyed stream
+(seed, term, world, episode), so adding one never reshuffles the others and any episode can be drawn alone
+(in contrast to one generator in sequence). The engine applies draws to default values, never to earlier draws.
+
+    {"terms": [
+      {"name": "mass", "what": "link_mass", "target": "fr3_link*", "distribution": "uniform",
+       "range": [0.7, 1.3], "operation": "scale"},
+      {"name": "latency", "what": "action_latency", "distribution": "uniform", "range": [0.0, 0.08], "operation": "set"}
+    ]}
+
+This file knows names and numbers only; sim/dynamics.py knows what they mean in a MuJoCo model.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError, unknown_name
+from ..keyed import Stream
+
+
+@dataclass(frozen=True)
+class What:
+    """One thing that can vary: what it is attached to, its unit, and which values make sense."""
+
+    target: str  # joint | body | actuator | geom | place (a site or body), or "" where there is nothing to name
+    unit: str
+    positive: bool = False  # the value itself must stay above zero
+    nonnegative: bool = False
+    operations: tuple[str, ...] = ("scale", "add", "set")
+
+
+WHATS: dict[str, What] = {
+    "link_mass": What("body", "kg", positive=True),  # inertia scales along
+    "joint_friction": What("joint", "N m", nonnegative=True),  # dry friction
+    "joint_damping": What("joint", "N m s/rad", nonnegative=True),
+    "joint_armature": What("joint", "kg m^2", nonnegative=True),
+    "actuator_gain": What("actuator", "N m/rad", positive=True),  # kp, and the bias that belongs to it
+    "actuator_damping": What("actuator", "N m s/rad", nonnegative=True),  # kv
+    "payload": What("place", "kg", nonnegative=True, operations=("set",)),  # a ball held at a site or body
+    "geom_friction": What("geom", "1", nonnegative=True),  # the sliding coefficient
+    "joint_pos_noise": What("joint", "rad", nonnegative=True, operations=("set",)),  # deviation of white noise
+    "joint_pos_bias": What("joint", "rad", operations=("set",)),  # constant over an episode
+    "joint_vel_noise": What("joint", "rad/s", nonnegative=True, operations=("set",)),
+    "action_latency": What("", "s", nonnegative=True, operations=("set",)),
+}
+DISTRIBUTIONS = ("uniform", "loguniform", "normal", "integer")
+OPERATIONS = ("scale", "add", "set")
+WHEN = ("reset",)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One line of a randomization: drawn anew for every episode of every world."""
+
+    name: str
+    what: str
+    target: Sequence[str] = ()  # names or patterns such as "fr3_joint*"
+    distribution: str = "uniform"
+    range: tuple[float, float] | None = None  # lowest and highest value; a normal draw is clipped to it
+    mean: float | None = None  # normal only
+    std: float | None = None  # normal only
+    operation: str = "scale"  # what the drawn number does to the default value
+    shared: bool = False  # one number for all targets instead of one each
+    when: str = "reset"
+
+    def __post_init__(self) -> None:
+        target = (self.target,) if isinstance(self.target, str) else tuple(self.target)
+        object.__setattr__(self, "target", tuple(t for t in target if t))
+        if self.range is not None:
+            object.__setattr__(self, "range", tuple(self.range))
+        self._check_names()
+        self._check_numbers()
+        self._check_support()
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The lowest and highest number that can be drawn."""
+        if self.range is not None:
+            return float(self.range[0]), float(self.range[1])
+        return (-math.inf, math.inf) if self.std else (self.mean or 0.0, self.mean or 0.0)
+
+    def draw(self, seed: int, worlds: np.ndarray, episodes: np.ndarray, size: int) -> np.ndarray:
+        """Numbers for the given episodes: (len(worlds), size)."""
+        stream = Stream(seed, f"randomization/{self.name}")
+        count = 1 if self.shared else size
+        if self.distribution == "normal":
+            assert self.mean is not None and self.std is not None
+            drawn = self.mean + self.std * stream.normal(worlds, episodes, count)
+            drawn = drawn if self.range is None else np.clip(drawn, *self.range)
+        else:
+            low, high = self.support
+            u = stream.uniform(worlds, episodes, count)
+            if self.distribution == "uniform":
+                drawn = low + (high - low) * u
+            elif self.distribution == "loguniform":
+                drawn = low * (high / low) ** u
+            else:
+                drawn = low + np.floor(u * (high - low + 1.0))
+        return np.broadcast_to(drawn, (len(drawn), size)) if self.shared else drawn
+
+    def _check_names(self) -> None:
+        where = f"randomization term {self.name!r}"
+        if not isinstance(self.name, str) or not self.name:
+            raise UsageError(f"a randomization term needs a name (a non-empty string), not {self.name!r}")
+        for field, value, known in (("what", self.what, WHATS), ("distribution", self.distribution, DISTRIBUTIONS),
+                                    ("operation", self.operation, WHATS.get(self.what, What("", "")).operations),
+                                    ("when", self.when, WHEN)):  # fmt: skip
+            if value not in known:
+                raise UsageError(f"{where}: {unknown_name(field, str(value), known)}")
+        if not all(isinstance(t, str) for t in self.target):
+            raise UsageError(f"{where}: target must be names or patterns, not {list(self.target)}")
+        if WHATS[self.what].target and not self.target:
+            raise UsageError(f"{where}: {self.what} needs a target, the name or pattern of a "
+                             f"{WHATS[self.what].target}")  # fmt: skip
+        if not WHATS[self.what].target and self.target:
+            raise UsageError(f"{where}: {self.what} takes no target, got {', '.join(self.target)}")
+
+    def _check_numbers(self) -> None:
+        where = f"randomization term {self.name!r}"
+        normal = self.distribution == "normal"
+        if normal and (self.mean is None or self.std is None):
+            raise UsageError(f"{where}: a normal distribution needs mean and std (and may have a range to clip to)")
+        if not normal and (self.range is None or self.mean is not None or self.std is not None):
+            raise UsageError(
+                f"{where}: a {self.distribution} distribution needs a range [low, high], and no mean or std"
+            )
+        for field in ("range", "mean", "std"):
+            value = getattr(self, field)
+            numbers = value if field == "range" and value is not None else () if value is None else (value,)
+            if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+                raise UsageError(f"{where}: {field} must be finite numbers, not {value!r}")
+        if self.range is not None and len(self.range) != 2:
+            raise UsageError(f"{where}: range must be [low, high], not {list(self.range)}")
+        if self.range is not None and self.range[0] > self.range[1]:
+            raise UsageError(f"{where}: the range [{self.range[0]:g}, {self.range[1]:g}] is empty: low is above high")
+        if self.std is not None and self.std < 0:
+            raise UsageError(f"{where}: std must not be negative, got {self.std:g}")
+        if self.distribution == "loguniform" and self.support[0] <= 0:
+            raise UsageError(f"{where}: a loguniform range must lie above zero, got low = {self.support[0]:g}")
+        if self.distribution == "integer" and any(x != int(x) for x in self.support):
+            raise UsageError(f"{where}: an integer range must have whole ends, got {list(self.support)}")
+
+    def _check_support(self) -> None:
+        where = f"randomization term {self.name!r}"
+        what, (low, high) = WHATS[self.what], self.support
+        wrong = (low < 0 and (what.positive or what.nonnegative)) or (low == 0 and what.positive)
+        if wrong and self.operation in ("scale", "set"):
+            bound = "above zero" if what.positive else "at least zero"
+            hint = "; give the normal distribution a range to clip to" if math.isinf(low) else ""
+            raise UsageError(f"{where}: {self.operation} of {self.what} must be {bound}, "
+                             f"but {low:g} can be drawn{hint}")  # fmt: skip
+        if self.what == "action_latency" and not math.isfinite(high):
+            raise UsageError(f"{where}: action_latency needs a longest value; give the distribution a range")
+
+
+@dataclass(frozen=True)
+class Randomization:
+    """All terms of a task or file. Frozen; equality is by value."""
+
+    terms: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self.terms))
+        names = [t.name for t in self.terms]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"randomization term {name!r} appears {names.count(name)} times; every name once")
+
+    def draw(self, seed: int, worlds: Any, episodes: Any, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Numbers of every term for the given episodes: name -> (n, sizes[name])."""
+        worlds, episodes = np.atleast_1d(worlds), np.atleast_1d(episodes)
+        return {t.name: t.draw(seed, worlds, episodes, sizes[t.name]) for t in self.terms}
+
+    @staticmethod
+    def load(path: str | Path) -> Randomization:
+        """The randomization in a JSON file.
+
+        Raises:
+            UsageError: naming the file, the term and the field that is wrong.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot read the randomization file {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"the randomization file {path} is not a text file") from None
+        try:
+            return Randomization.from_json(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"the randomization file {path} is not JSON: {error}") from None
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for provenance; `from_json` gives an equal randomization back."""
+        return {"terms": [{f.name: _plain(getattr(t, f.name)) for f in fields(Term) if getattr(t, f.name) is not None}
+                          for t in self.terms]}  # fmt: skip
+
+    @staticmethod
+    def from_json(data: Any) -> Randomization:
+        """The randomization of `to_json`'s data."""
+        if not isinstance(data, Mapping) or set(data) != {"terms"} or not isinstance(data["terms"], list):
+            raise UsageError('a randomization is a JSON object {"terms": [ ... ]} with one object a term')
+        return Randomization(tuple(_term(entry) for entry in data["terms"]))
+
+
+def match(term: Term, names: Sequence[str]) -> list[int]:
+    """Indices of the names that the term's patterns choose, each once, in the model's order.
+
+    Raises:
+        UsageError: a pattern matches nothing, with near names or the whole list.
+    """
+    chosen: set[int] = set()
+    for pattern in term.target:
+        hits = [i for i, name in enumerate(names) if name and fnmatch.fnmatchcase(name, pattern)]
+        if not hits:
+            error = unknown_name(WHATS[term.what].target, pattern, [n for n in names if n])
+            raise UsageError(f"randomization term {term.name!r}: {error}")
+        chosen.update(hits)
+    return sorted(chosen)
+
+
+def _term(entry: Any) -> Term:
+    if not isinstance(entry, Mapping):
+        raise UsageError(f"a randomization term is a JSON object, not {entry!r}")
+    where = f"randomization term {entry.get('name', '?')!r}"
+    known = [f.name for f in fields(Term)]
+    for field in entry:
+        if field not in known:
+            raise UsageError(f"{where}: {unknown_name('field', str(field), known)}")
+    for field in ("name", "what"):
+        if field not in entry:
+            raise UsageError(f"{where}: the field {field!r} is missing")
+    if entry.get("range") is not None and not isinstance(entry["range"], list | tuple):
+        raise UsageError(f"{where}: range must be [low, high], not {entry['range']!r}")
+    try:
+        return Term(**entry)
+    except TypeError as error:
+        raise UsageError(f"{where}: a field has the wrong form ({error})") from None
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

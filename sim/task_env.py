@@ -1,0 +1,275 @@
+"""TaskEnv: N worlds of a Task behind the VecEnv contract, on the CPU.
+
+One step reads top to bottom: action → commands (shaped, late) → engine → the task's memory → reward,
+terminated and success from the true state → measured state → observation → reset where an episode ended.
+
+Legend: N worlds, n of them, A action. numpy inside, torch at the boundary (views of arrays made anew each step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Step
+from ..errors import SpecError, UsageError
+from ..observe import observe
+from .commands import Commands
+from .cpu import CpuEngine, compile_physics
+from .dynamics import Dynamics, add_payloads
+from .randomization import Randomization
+from .sensing import Sensors
+from .task import Key, State, Task
+
+Arrays = dict[str, np.ndarray]
+
+
+class TaskEnv:
+    """N worlds of one task with randomized dynamics, automatic reset and true next observations.
+
+    A world whose physics breaks (NaN, instability) never reaches the learner: that step has reward 0, its
+    successor is the last sound observation, the episode is truncated, and `bad_worlds` counts it.
+    """
+
+    def __init__(self, task: Task, num_envs: int, randomization: Randomization | None = None, seed: int = 0,
+                 threads: int = 0):  # fmt: skip
+        if num_envs < 1:
+            raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+        self.task, self.spec, self.num_envs = task, task.spec, num_envs
+        self.max_episode_steps = task.max_episode_steps
+        self.device = torch.device("cpu")
+        self.randomization = randomization or Randomization()
+        description = task.model()
+        description.option.timestep = task.physics_dt
+        add_payloads(description, self.randomization)
+        model = compile_physics(description)
+        self.dynamics = Dynamics(model, self.randomization)
+        substeps = _whole(task.spec.control_dt, task.physics_dt)
+        separate = bool(self.dynamics.defaults)
+        self.engine = CpuEngine(model, num_envs, substeps, threads, separate)
+        self.commands = Commands(task.spec, model, num_envs, substeps, self.dynamics.longest_delay(task.physics_dt))
+        self.sensors = Sensors(self.dynamics, num_envs)
+        self.bad_worlds = 0  # worlds that broke since this env was made
+        self.params: Arrays = {}  # randomization term -> (N, k) of the present episodes
+        self.memory: Arrays = {}
+        self.worlds = np.arange(num_envs)  # who each world is, to its random numbers
+        self.episodes = np.zeros(num_envs, np.int64)
+        self.steps = np.zeros(num_envs, np.int64)  # control steps since each episode began
+        self._all = np.arange(num_envs)
+        self._delay = np.zeros(num_envs, np.int64)
+        self._measured: tuple[np.ndarray, np.ndarray] = (self.engine.qpos, self.engine.qvel)
+        self._obs: Arrays = {}
+        groups = task.spec.observations.items()
+        plain = all(len(t.shape) == 1 and t.dtype == "float32" for _, terms in groups for t in terms)
+        self._vectors = {group: [t.name for t in terms] for group, terms in groups} if plain else {}
+        self._seed = seed
+
+    # ---- the VecEnv contract -----------------------------------------------------------------
+
+    def reset(self, seed: int, worlds: Any = None, episodes: Any = 0) -> dict[str, Tensor]:
+        """Start episode 0 of every world under `seed`.
+
+        worlds, episodes: play other episodes instead, each (N,) or one number: with N = 1, `reset(seed, 5, 3)`
+        is world 5's episode 3, alone.
+        """
+        self._seed = int(seed)
+        self.sensors.seed(self._seed)
+        self.worlds = self._all if worlds is None else np.full(self.num_envs, worlds, np.int64)
+        self.episodes = np.full(self.num_envs, episodes, np.int64)
+        self.steps = np.zeros(self.num_envs, np.int64)
+        self._obs = self._begin(self._all)
+        return _tensors(self._obs)
+
+    def step(self, action: Tensor) -> Step:
+        """Apply action (N, A) in [-1, 1] for one control period."""
+        if not self._obs:
+            raise UsageError("call reset(seed) before the first step")
+        act = self._checked(action)
+        bad = self.engine.step(self.commands.step(act, self._measured[0], self._delay))
+        self.steps = self.steps + 1
+        self.memory = self.task.advance(self.state, act)
+        state = self.state
+        reward = self.task.reward(state, act).astype(np.float32)
+        terminated = self.task.terminated(state)
+        success = self.task.success(state)
+        if self.sensors.noisy:
+            due = self.sensors.due(self.steps)
+            self.sensors.prepare(due, self.worlds[due], self.episodes[due], self.steps[due], self.params)
+        next_obs = self._observe(state)
+        at_limit = self.steps >= self.max_episode_steps
+        if bad is not None:
+            reward, terminated, success, at_limit, next_obs = self._contain(
+                bad, reward, terminated, success, at_limit, next_obs
+            )
+        done = terminated | at_limit
+        truncated, self._obs = at_limit, next_obs
+        if np.logical_or.reduce(done):
+            truncated = at_limit & ~terminated
+            self._obs = self._restart(np.flatnonzero(done), next_obs)
+        next_tensors = _tensors(next_obs)
+        return Step(
+            obs=next_tensors if self._obs is next_obs else _tensors(self._obs),
+            next_obs=next_tensors,
+            reward=torch.from_numpy(reward),
+            terminated=torch.from_numpy(terminated),
+            truncated=torch.from_numpy(truncated),
+            success=torch.from_numpy(success),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything to go on to the bit; draws and noise are keyed, so they are drawn again at load."""
+        return {
+            "task": self.task.name,
+            "randomization": self.randomization.to_json(),
+            "seed": self._seed,
+            "bad_worlds": self.bad_worlds,
+            "worlds": self.worlds,
+            "episodes": self.episodes,
+            "steps": self.steps,
+            "engine": self.engine.state_dict(),
+            "commands": self.commands.state_dict(),
+            "memory": dict(self.memory),
+            "measured": dict(zip(("qpos", "qvel"), self._measured, strict=True)),
+            "obs": {group: values.copy() for group, values in self._obs.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Restore, and return the observations to act on next."""
+        for name, mine in (("task", self.task.name), ("randomization", self.randomization.to_json())):
+            if state[name] != mine:
+                raise UsageError(f"cannot resume: the saved {name} is {state[name]!r}, this environment's is {mine!r}")
+        self._seed, self.bad_worlds = int(state["seed"]), int(state["bad_worlds"])
+        self.sensors.seed(self._seed)
+        self.engine.load_state_dict(state["engine"])
+        self.commands.load_state_dict(state["commands"])
+        self.worlds, self.episodes, self.steps = (np.array(state[k]) for k in ("worlds", "episodes", "steps"))
+        self.memory = {k: np.array(v) for k, v in state["memory"].items()}
+        self._draw(self._all)
+        self.sensors.prepare(self._all, self.worlds, self.episodes, self.steps, self.params)
+        self._measured = np.array(state["measured"]["qpos"]), np.array(state["measured"]["qvel"])
+        self._obs = {k: np.array(v) for k, v in state["obs"].items()}
+        return _tensors(self._obs)
+
+    def close(self) -> None:
+        """Stop the engine's threads."""
+        self.engine.close()
+
+    # ---- for renderers and tests -------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The true state of every world at the present moment."""
+        return self._state(self.engine.qpos, self.engine.qvel)
+
+    # ---- one step's parts --------------------------------------------------------------------
+
+    def _checked(self, action: Tensor) -> np.ndarray:
+        act = action.numpy(force=True).astype(np.float64)
+        if act.shape != (self.num_envs, self.spec.action_dim):
+            raise SpecError(f"an action for {self.num_envs} worlds has shape {(self.num_envs, self.spec.action_dim)}, "
+                            f"got {act.shape}")  # fmt: skip
+        if not np.maximum.reduce(np.abs(act), axis=None) <= 1.0 + 1e-6:  # also catches NaN
+            world, column = np.argwhere(~(np.abs(act) <= 1.0 + 1e-6))[0]
+            raise SpecError(f"actions must lie in [-1, 1]: world {world} has {act[world, column]:g} in column {column}")
+        return act
+
+    def _state(self, qpos: np.ndarray, qvel: np.ndarray) -> State:
+        return State(self.engine.time, qpos, qvel, self.commands.target, self.params, self.memory)
+
+    def _observe(self, state: State) -> Arrays:
+        """Observations of all worlds; remembers what was measured, which the next commands start from."""
+        if self.sensors.perfect:
+            self._measured = state.qpos, state.qvel
+        else:
+            self._measured = self.sensors.measure(state.qpos, state.qvel, self.steps, self.params)
+            state = self._state(*self._measured)
+        return self._pack(self.task.observe(state))
+
+    def _pack(self, readings: Mapping[str, np.ndarray]) -> Arrays:
+        """`observe`, whose checks the first observation has passed, in one numpy call a group."""
+        if not self._obs or not self._vectors:
+            return observe(self.spec, readings)
+        return {group: np.concatenate([readings[name] for name in names], axis=1, dtype=np.float32)
+                for group, names in self._vectors.items()}  # fmt: skip
+
+    def _observe_some(self, worlds: np.ndarray) -> Arrays:
+        """The same for the rows of some worlds: group -> (n, dim)."""
+        measured = self.sensors.measure(self.engine.qpos[worlds], self.engine.qvel[worlds], self.steps[worlds],
+                                        self.params, worlds)  # fmt: skip
+        (qpos, qvel), (new_qpos, new_qvel) = self._measured, measured
+        self._measured = _replaced(qpos, worlds, new_qpos), _replaced(qvel, worlds, new_qvel)
+        rest = ({k: v[worlds] for k, v in d.items()} for d in (self.commands.target, self.params, self.memory))
+        return observe(self.spec, self.task.observe(State(self.engine.time[worlds], *measured, *rest)))
+
+    def _contain(self, bad, reward, terminated, success, at_limit, next_obs):
+        """The same step with every trace of the broken worlds replaced."""
+        self.bad_worlds += len(bad)
+        reward, terminated, success, at_limit = (np.array(x) for x in (reward, terminated, success, at_limit))
+        reward[bad], terminated[bad], success[bad], at_limit[bad] = 0.0, False, False, True
+        next_obs = {group: _replaced(values, bad, self._obs[group][bad]) for group, values in next_obs.items()}
+        return reward, terminated, success, at_limit, next_obs
+
+    # ---- beginning episodes ------------------------------------------------------------------
+
+    def _restart(self, worlds: np.ndarray, obs: Arrays) -> Arrays:
+        """The observations `obs` with the first ones of new episodes where the old ones ended."""
+        self.episodes = _replaced(self.episodes, worlds, self.episodes[worlds] + 1)
+        self.steps = _replaced(self.steps, worlds, 0)
+        first = self._begin(worlds)
+        if len(worlds) == self.num_envs:
+            return first
+        return {group: _replaced(values, worlds, first[group]) for group, values in obs.items()}
+
+    def _begin(self, worlds: np.ndarray) -> Arrays:
+        """Start the present episode of the given worlds; their first observations, group -> (n, dim)."""
+        episodes = self.episodes[worlds]
+        drawn = self._draw(worlds)
+        qpos, qvel, memory = self.task.reset(Key(self._seed, self.worlds[worlds], episodes), drawn)
+        self.engine.set_state(worlds, qpos, qvel)
+        self.memory = _scatter(self.memory, worlds, memory, self.num_envs)
+        self.sensors.prepare(worlds, self.worlds[worlds], episodes, self.steps[worlds], self.params)
+        if not self.sensors.perfect:
+            qpos, qvel = self.sensors.measure(self.engine.qpos[worlds], self.engine.qvel[worlds], self.steps[worlds],
+                                              self.params, worlds)  # fmt: skip
+        self.commands.reset(worlds, qpos)
+        return self._observe(self.state) if len(worlds) == self.num_envs else self._observe_some(worlds)
+
+    def _draw(self, worlds: np.ndarray) -> Arrays:
+        """Draw the dynamics of the worlds' present episodes, put them into the engine, and return them."""
+        drawn = self.dynamics.draw(self._seed, self.worlds[worlds], self.episodes[worlds])
+        self.params = _scatter(self.params, worlds, drawn, self.num_envs)
+        for field, values in self.dynamics.fields(drawn).items():
+            self.engine.write(field, values, worlds)
+        if self.dynamics.needs_constants:
+            self.engine.refresh(worlds)
+        if self.dynamics.latency:
+            self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
+        return drawn
+
+
+def _scatter(whole: Arrays, worlds: np.ndarray, part: Mapping[str, Any], num_envs: int) -> Arrays:
+    """`whole` with the rows of some worlds replaced, as new arrays."""
+    if len(worlds) == num_envs:
+        return {name: np.array(values) for name, values in part.items()}
+    return {name: _replaced(whole[name], worlds, values) for name, values in part.items()}
+
+
+def _replaced(values: np.ndarray, rows: np.ndarray, new: Any) -> np.ndarray:
+    result = values.copy()
+    result[rows] = new
+    return result
+
+
+def _tensors(arrays: Arrays) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def _whole(long: float, short: float) -> int:
+    count = round(long / short)
+    if count < 1 or abs(count * short - long) > 1e-9:
+        raise SpecError(f"control_dt {long:g} s must be a whole multiple of physics_dt {short:g} s")
+    return count
