@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
+from conformance import check_vec_env
 from poise.errors import PoiseError, RunError, SpecError, UsageError
 from poise.keyed import Stream
 from poise.sim.gymnasium_adapter import GymVecEnv, fingerprint, make_gym
@@ -452,3 +453,8 @@ def test_a_fingerprint_differs_when_one_bit_does():
     other[1, 5] = np.nextafter(other[1, 5], np.inf)
     assert (fingerprint(raw) == fingerprint(other)).tolist() == [True, False]
     assert fingerprint(raw.astype(np.float32)).shape == fingerprint(np.array([3, 4])).shape == (2,)
+
+
+@pytest.mark.parametrize("id", ["Pendulum-v1", "CartPole-v1", "HalfCheetah-v5"])
+def test_any_gymnasium_environment_keeps_the_contract_of_a_vec_env(id):
+    check_vec_env(lambda n: make_gym(id, n))

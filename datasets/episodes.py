@@ -1,0 +1,270 @@
+"""Episodes on disk: robomimic's HDF5 layout, plus what a robot log needs. T steps, A action, n joints.
+
+    /data            attrs total, env_args (JSON), poise_format, poise_spec (JSON), poise_provenance (JSON)
+    /data/demo_<i>   attrs num_samples, and whatever the writer says of the episode (success, return, …)
+       obs/<group>       (T, dim)  float32      next_obs/<group>  (T, dim)  float32
+       actions           (T, A)    float32      executed, in [-1, 1]
+       rewards           (T,)      float32
+       dones             (T,)      uint8        terminations or truncations, which follow, each (T,) uint8
+       from an arm also:
+       actions_asked     (T, A)    float32      what the policy put out
+       joint_pos_target  (T, n)    float64      the command sent last in the control period [rad]
+       verdict           (T,)      uint8        worst of the period: 0 PASS, 1 CLIP, 2 REJECT
+       t_mono, t_device  (T,)      float64      when the observation was taken: our clock, the device's [s]
+    /mask/<filter>   names of episodes
+
+Data is contiguous, so that a reader can memory-map it; the masks grow and are not.
+
+A reader finds whole episodes at every moment, also after a kill or on a full disk: the writer works on a hidden
+copy and swaps it with the published file by renaming. The two change places each time, so that an episode is
+written twice and nothing is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..errors import DatasetError, SpecError
+from ..spec import Spec
+
+FORMAT = 1
+GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE
+DTYPES: dict[str, type] = {
+    "actions": np.float32,
+    "rewards": np.float32,
+    "terminations": np.uint8,
+    "truncations": np.uint8,
+    "actions_asked": np.float32,
+    "joint_pos_target": np.float64,
+    "verdict": np.uint8,
+    "t_mono": np.float64,
+    "t_device": np.float64,
+    "states": np.float64,
+}
+REQUIRED = ("obs", "next_obs", "actions", "rewards", "terminations", "truncations")
+
+Episode = dict[str, Any]  # dataset name -> array; obs and next_obs: group -> array
+
+
+def environment(name: str, **kwargs: Any) -> dict[str, Any]:
+    """The `env_args` that robomimic expects of an environment."""
+    return {"env_name": name, "type": GYM_TYPE, "env_kwargs": kwargs, "env_version": None}
+
+
+class EpisodeWriter:
+    """Writes one file, an episode at a time. Use as a context manager.
+
+    Raises:
+        DatasetError: the file exists, an episode does not fit its Spec, or the disk refuses it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], spec: Spec, env_args: Mapping[str, Any],
+                 provenance: Mapping[str, Any] | None = None):  # fmt: skip
+        self.path, self.spec, self.count = Path(path), spec, 0
+        self._hidden = self.path.with_name(f".{self.path.name}.writing")
+        self._attributes = {
+            "env_args": json.dumps(dict(env_args)),
+            "poise_format": FORMAT,
+            "poise_spec": json.dumps(spec.to_json()),
+            "poise_provenance": json.dumps(dict(provenance or {})),
+        }
+        self._previous: tuple[Episode, tuple[str, ...], dict[str, Any]] | None = None  # what the hidden copy lacks
+        if self.path.exists():
+            raise DatasetError(f"{self.path} exists; choose another name or move it away")
+        with self._clear_errors("start"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for file in (self._hidden, self.path):
+                self._create(file)
+
+    def add(self, episode: Mapping[str, Any], filters: Sequence[str] = (), **attributes: Any) -> None:
+        """Append one episode; after this call it is in the published file."""
+        arrays = _checked(episode, self.spec)
+        entry = (arrays, ("all", *filters), attributes)
+        with self._clear_errors(f"append episode {self.count} to"):
+            if self._previous is not None:
+                self._append(self._previous, self.count - 1)
+                self._previous = None
+            self._append(entry, self.count)
+            self._swap()
+        self._previous = entry
+        self.count += 1
+
+    def close(self) -> None:
+        """Remove the hidden copy; the published file is complete at all times."""
+        with contextlib.suppress(FileNotFoundError):
+            self._hidden.unlink()
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _create(self, file: Path) -> None:
+        with h5py.File(file.name, "w", driver="core", backing_store=False) as h5:  # in memory: see _reserve
+            data = h5.create_group("data")
+            data.attrs["total"] = 0
+            data.attrs.update(self._attributes)
+            h5.create_group("mask")
+            h5.flush()
+            image = h5.id.get_file_image()
+        file.write_bytes(image)
+
+    def _append(self, entry: tuple[Episode, tuple[str, ...], dict[str, Any]], index: int) -> None:
+        arrays, filters, attributes = entry
+        flat = _flat(arrays)
+        _reserve(self._hidden, sum(a.nbytes for a in flat.values()) + 4096 * len(flat) + (1 << 16))
+        with h5py.File(self._hidden, "r+") as h5:
+            group = h5.create_group(f"data/demo_{index}")
+            for name, array in flat.items():
+                group.create_dataset(name, data=array)
+            steps = len(arrays["actions"])
+            group.attrs.update({"num_samples": steps, **attributes})
+            h5["data"].attrs["total"] = int(h5["data"].attrs["total"]) + steps
+            for name in filters:
+                if name not in h5["mask"]:
+                    h5["mask"].create_dataset(name, (0,), "S16", maxshape=(None,), chunks=(256,))
+                mask = h5["mask"][name]
+                mask.resize((len(mask) + 1,))
+                mask[-1] = f"demo_{index}".encode()
+
+    def _swap(self) -> None:
+        """The hidden copy becomes the file, and the file the hidden copy; the name is never without a file."""
+        spare = self._hidden.with_suffix(".spare")
+        with contextlib.suppress(FileNotFoundError):
+            spare.unlink()
+        os.link(self.path, spare)
+        os.replace(self._hidden, self.path)
+        os.replace(spare, self._hidden)
+
+    @contextlib.contextmanager
+    def _clear_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._hidden.unlink(missing_ok=True)
+            reason = error.strerror or str(error).splitlines()[0]
+            raise DatasetError(f"cannot {what} {self.path}: {reason}; it keeps the {self.count} episodes "
+                               "written so far. Free some space, or record elsewhere") from error  # fmt: skip
+
+
+class EpisodeFile:
+    """Reads one file. `len(file)`, `file.names`, `file["demo_0"]`; use as a context manager.
+
+    Raises:
+        DatasetError: no such file, damaged, or not of this layout.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        if not self.path.exists():
+            raise DatasetError(f"no recording at {self.path}")
+        try:
+            self._h5 = h5py.File(self.path, "r")
+        except OSError as error:
+            raise DatasetError(f"{self.path} is no complete HDF5 file: {error}") from None
+        try:
+            data = self._h5.get("data")
+            if not isinstance(data, h5py.Group):
+                raise DatasetError(f"{self.path} has no group 'data'; found {', '.join(self._h5) or 'nothing'}")
+            version = data.attrs.get("poise_format")
+            if version != FORMAT:
+                raise DatasetError(f"{self.path}: poise_format is {version}; this Poise reads {FORMAT}")
+            self._data = data
+            self.spec = Spec.from_json(str(data.attrs["poise_spec"]))
+            self.provenance = json.loads(str(data.attrs["poise_provenance"]))
+            self.env_args = json.loads(str(data.attrs["env_args"]))
+        except (DatasetError, KeyError, ValueError, SpecError) as error:
+            self._h5.close()
+            if isinstance(error, DatasetError):
+                raise
+            raise DatasetError(f"{self.path}: the header cannot be read: {error}") from None
+        self.names = sorted(data, key=lambda name: int(name.removeprefix("demo_")))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> Episode:
+        """One episode's arrays, and its attributes under "attributes"."""
+        if name not in self._data:
+            raise DatasetError(f"{self.path} has no episode {name!r}; it has {len(self)}, demo_0 and on")
+        group = self._data[name]
+        episode: Episode = {}
+        for key, item in group.items():
+            episode[key] = {g: d[()] for g, d in item.items()} if isinstance(item, h5py.Group) else item[()]
+        episode["attributes"] = dict(group.attrs)
+        if missing := [key for key in REQUIRED if key not in episode]:
+            raise DatasetError(f"{self.path}, {name}: {missing[0]} is missing; found {', '.join(group)}")
+        return episode
+
+    def filter(self, name: str) -> list[str]:
+        """The episodes' names under one filter."""
+        masks = self._h5.get("mask", {})
+        if name not in masks:
+            raise DatasetError(f"{self.path} has no filter {name!r}; it has {', '.join(masks) or 'none'}")
+        return [entry.decode() for entry in masks[name][()]]
+
+    def close(self) -> None:
+        self._h5.close()
+
+    def __enter__(self) -> EpisodeFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _checked(episode: Mapping[str, Any], spec: Spec) -> Episode:
+    """The episode as arrays of the layout's types, one row a step everywhere."""
+    if missing := [key for key in REQUIRED if key not in episode]:
+        raise DatasetError(f"an episode needs {', '.join(REQUIRED)}; {missing[0]} is missing")
+    if unknown := sorted(set(episode) - {*DTYPES, "obs", "next_obs"}):
+        raise DatasetError(f"an episode holds {unknown[0]!r}, which the layout does not; known: {', '.join(DTYPES)}")
+    arrays: Episode = {key: np.asarray(episode[key], DTYPES[key]) for key in DTYPES if key in episode}
+    arrays["dones"] = arrays["terminations"] | arrays["truncations"]
+    for key in ("obs", "next_obs"):
+        given = episode[key]
+        try:
+            groups = {group: np.asarray(given[group], np.float32) for group in spec.observations}
+            spec.check(obs=groups)
+        except (KeyError, SpecError) as error:
+            raise DatasetError(f"{key} does not fit the spec: {error}") from None
+        arrays[key] = groups
+    steps = len(arrays["actions"])
+    if steps == 0:
+        raise DatasetError("an episode without a step cannot be written")
+    for name, array in _flat(arrays).items():
+        if len(array) != steps:
+            raise DatasetError(f"{name} has {len(array)} rows where actions have {steps}")
+    if not (np.abs(arrays["actions"]) <= 1.0).all():
+        raise DatasetError("executed actions leave [-1, 1]; what was asked belongs into actions_asked")
+    return arrays
+
+
+def _flat(arrays: Episode) -> dict[str, np.ndarray]:
+    """Dataset path inside the episode -> array."""
+    flat: dict[str, np.ndarray] = {}
+    for name, value in arrays.items():
+        flat.update({f"{name}/{g}": a for g, a in value.items()} if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _reserve(file: Path, extra: int) -> None:
+    """Take `extra` bytes of disk beyond the file's end, or raise OSError while nothing is lost yet.
+
+    HDF5 that meets a full disk half-way can neither write nor close its file; what it leaves unused it gives back.
+    """
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size + extra)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,390 @@
+"""The control process: the only place where a device is open. No torch here (a test reads sys.modules).
+
+    python -m poise.real_robot.control --fd N --address twin:fr3
+
+It answers requests (see `handle`) that arrive on the socket N. If the other side dies, it brakes and exits.
+The same loop also runs inside a test's process, on simulated time.
+
+Legend: n joints, A action.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..action import joint_pos_target, shape_command
+from ..errors import LimitViolatedError, NotConnectedError, PoiseError, RobotError, UsageError
+from ..observe import add_kinematics, observe
+from ..policies.runner import Runner
+from ..spec import ActionTerm, ObsTerm, Spec
+from .channel import Channel
+from .driver import Driver, Reading
+from .drivers import driver_at
+from .match import check_match
+from .route import Trail
+from .supervisor import SAME, Code, Supervisor, Verdict
+
+SETTLED = 0.01  # [rad/s] slower than this an arm counts as standing
+SETTLE_WAIT = 1.0  # [s] for that, after a move
+Row = dict[str, Any]
+
+
+class ControlLoop:
+    """Driver and supervisor, and what they do together. Nobody else writes to the driver."""
+
+    def __init__(self, driver: Driver):
+        self.driver, self.robot = driver, driver.robot
+        self.supervisor = Supervisor(driver.robot)
+        self._trail = Trail(driver.robot)
+        self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
+        self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
+        self._ended = self.is_lost = False
+
+    def open(self) -> None:
+        """Connect, and hold the present pose. Raises NotConnectedError, LimitViolatedError."""
+        self.driver.open()
+        reading = self.driver.read()
+        self.supervisor.start(reading.joint_pos_target, reading.joint_pos)
+        self._trail.begin(self.supervisor.position)
+
+    def episode(self, runner: Runner, goal: Mapping[str, np.ndarray], steps: int) -> Iterator[Row]:
+        """Run a policy for that many control steps: one row a step, then the last observation.
+
+        Ends early where a stop is latched or somebody interrupts; the arm comes to a standstill in any case.
+        """
+        driver, supervisor, spec, dt = self.driver, self.supervisor, runner.spec, self.robot.servo_dt
+        term = spec.actions[0]
+        max_velocity, max_acceleration = np.array(term.max_velocity), np.array(term.max_acceleration)
+        self._refuse_while_stopped()
+        state = runner.initial_state(1)
+        target, position, velocity = supervisor.position, supervisor.position, supervisor.velocity
+        try:
+            for _ in range(steps):
+                worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity)
+                for tick in range(round(spec.control_dt / dt)):
+                    reading = driver.read()
+                    if tick == 0:
+                        obs = self._observe(spec, reading, target, goal)
+                        chunk, state = runner.act({group: x[None] for group, x in obs.items()}, state)
+                        asked = chunk[0, 0].astype(np.float64)  # (A,)
+                        action = np.where(np.isfinite(asked), np.clip(asked, -1.0, 1.0), np.nan)  # inf is not "much"
+                        begun, last_target = reading, target
+                        target = joint_pos_target(term, action, reading.joint_pos, last_target)
+                    position, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
+                    verdict = supervisor.check(position, driver.now(), reading.time)
+                    driver.write(verdict.position)
+                    self.counts[verdict.code] += 1
+                    if verdict.code is not Code.PASS:  # go on from what was sent, not from what was asked
+                        position, velocity = verdict.position, verdict.velocity
+                    if verdict.code > worst.code:
+                        worst = verdict
+                    if supervisor.fault or self._interrupted():
+                        break
+                self._trail.passed(supervisor.position)
+                yield {
+                    "obs": {group: x.tolist() for group, x in obs.items()},
+                    "actions_asked": asked.tolist(),
+                    "actions": self._executed(term, action, worst.code, begun, last_target).tolist(),
+                    "joint_pos_target": supervisor.position.tolist(),
+                    "verdict": int(worst.code),
+                    "why": "" if worst.code is Code.PASS else str(worst),
+                    "t_mono": begun.time,
+                    "t_device": begun.device_time,
+                    "state": {name: x.tolist() for name, x in self._state(reading).items()},
+                }
+                if supervisor.fault or self._ended:
+                    break
+            obs = self._observe(spec, driver.read(), np.where(np.isfinite(target), target, supervisor.position), goal)
+            yield {"last_obs": {group: x.tolist() for group, x in obs.items()}}
+        finally:
+            self._come_to_rest()
+
+    def move_to(self, joint_pos: np.ndarray, speed: float) -> None:
+        """Move to (n,) [rad] in a straight line of joint space, or several, at a fraction `speed` of the arm's limits.
+
+        Raises:
+            LimitViolatedError: the pose is out of limits, or no way leads there inside the workspace.
+        """
+        supervisor, robot = self.supervisor, self.robot
+        self._refuse_while_stopped()
+        for name, q, low, high in zip(robot.joints, joint_pos, robot.position_low, robot.position_high, strict=True):
+            if not low <= q <= high:
+                raise LimitViolatedError(f"{name}: asked to move to {q:.5g} rad, outside [{low:.5g}, {high:.5g}]")
+        self._ended = False
+        self._come_to_rest()
+        for pose in self._trail.route(supervisor.position, joint_pos):
+            self._move_straight(pose, speed)
+        self._settle()
+        self._trail.begin(supervisor.position)
+
+    def _move_straight(self, joint_pos: np.ndarray, speed: float) -> None:
+        """One line of joint space: `shape_command` moves the share of the way that is done, from 0 to 1."""
+        driver, supervisor, robot = self.driver, self.supervisor, self.robot
+        start, way, done, rate = supervisor.position, joint_pos - supervisor.position, np.zeros(1), np.zeros(1)
+        if np.abs(way).max() < SAME:
+            return
+        max_rate = np.array([speed / np.max(np.abs(way) / robot.velocity)])  # [1/s]
+        max_change = np.array([speed / np.max(np.abs(way) / robot.acceleration)])  # [1/s^2]
+        while 1.0 - done[0] > 1e-9 and not self._ended:
+            reading = driver.read()
+            done, rate = shape_command(done, rate, np.ones(1), max_rate, max_change, robot.servo_dt)
+            verdict = supervisor.check(start + done * way, driver.now(), reading.time, wall=0.0)
+            driver.write(verdict.position)
+            self.counts[verdict.code] += 1
+            if verdict.code is Code.REJECT:
+                self._come_to_rest()
+                raise LimitViolatedError(f"the way to that pose was stopped: {verdict}")
+            self._interrupted()
+        self._come_to_rest()
+
+    def command(self, target: Any, at: float | None) -> Row:
+        """One servo period of somebody's own commands: verdict and what was sent."""
+        self._refuse_while_lost()
+        reading = self.driver.read()
+        verdict = self.supervisor.check(target, self.driver.now(), reading.time, at)
+        self.driver.write(verdict.position)
+        self.counts[verdict.code] += 1
+        self._trail.passed(verdict.position)
+        return {"verdict": [int(verdict.code), *verdict[1:5]],
+                "position": verdict.position.tolist(), "velocity": verdict.velocity.tolist()}  # fmt: skip
+
+    def hold(self) -> float:
+        """One servo period of braking or standing; the fastest measured joint [rad/s]."""
+        self._refuse_while_lost()
+        reading = self.driver.read()
+        self.driver.write(self.supervisor.brake().position)
+        return float(np.abs(reading.joint_vel).max())
+
+    def stop(self, rule: str = "operator") -> None:
+        """Latch a stop and come to a standstill."""
+        self.supervisor.latch(rule)
+        self._come_to_rest()
+
+    def clear_fault(self) -> None:
+        """Release a latched stop, the device's and ours, from the pose that the device now holds."""
+        self.driver.clear_fault()
+        if not self.is_lost:
+            self._settle()
+        reading = self.driver.read()
+        self.supervisor.clear_fault(reading.joint_pos_target, reading.joint_pos)
+        self.is_lost = False
+        self._trail.passed(self.supervisor.position)
+
+    def status(self) -> Row:
+        """Time, the latched fault ("" for none) and the counts."""
+        fault = self.supervisor.fault
+        passed, clipped, rejected = (self.counts[code] for code in Code)
+        counts = {"commands": passed + clipped + rejected, "clipped": clipped, "rejected": rejected}
+        return {"time": self.driver.now(), "fault": str(fault) if fault else "",
+                "counts": {**counts, **self.driver.counters()}}  # fmt: skip
+
+    def _observe(self, spec: Spec, reading: Reading, target: np.ndarray, goal: Mapping[str, np.ndarray]):
+        readings = {
+            "joint_pos": reading.joint_pos,
+            "joint_vel": reading.joint_vel,
+            "target_error": target - reading.joint_pos,
+            **goal,
+        }
+        return observe(spec, add_kinematics(readings, self.robot))
+
+    def _executed(self, term: ActionTerm, action: np.ndarray, code: Code, begun: Reading, last_target: np.ndarray):
+        """The action (A,) in [-1, 1] that was carried out: where the supervisor stepped in, the one nearest to it."""
+        if code is Code.PASS:
+            return action
+        reference = {"measured": begun.joint_pos, "last_target": last_target, "home": np.array(term.home)}
+        steps = (self.supervisor.position - reference[term.reference]) / np.array(term.scale)
+        return np.clip(steps, -1.0, 1.0)
+
+    def _state(self, reading: Reading) -> dict[str, np.ndarray]:
+        """Joint positions and velocities (n,) as they truly are, where the device knows that, else as measured."""
+        return self.driver.truth() or {"joint_pos": reading.joint_pos, "joint_vel": reading.joint_vel}
+
+    def _interrupted(self) -> bool:
+        word = self.interrupted()
+        self._ended = bool(word)
+        if word == "stop":
+            self.supervisor.latch("operator")
+        return self._ended
+
+    def _come_to_rest(self) -> None:
+        while not self.supervisor.standing:
+            self.hold()
+
+    def _settle(self) -> None:
+        """Stand, and wait for the joints to arrive; a blocked arm is not waited for."""
+        self._come_to_rest()
+        for _ in range(round(SETTLE_WAIT / self.robot.servo_dt)):
+            if self.hold() < SETTLED:
+                break
+
+    def lost(self) -> None:
+        """The device went away: latch that. It brakes by itself, and nothing is sent until the fault is cleared."""
+        self.supervisor.latch("device")
+        self.supervisor.abandon()
+        self.is_lost = True
+        with contextlib.suppress(RobotError):
+            self.driver.brake()
+
+    def _refuse_while_lost(self) -> None:
+        if self.is_lost:
+            raise NotConnectedError(f"{self.robot.name} went away; look at it, then call clear_fault()")
+
+    def _refuse_while_stopped(self) -> None:
+        if fault := self.supervisor.fault:
+            raise RobotError(f"the arm is stopped ({fault}); look at it, then call clear_fault()")
+
+
+# ---- requests --------------------------------------------------------------------------------
+
+
+def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
+    """Answer one request: rows where there are any, then one message with "done" or "error"."""
+    try:
+        result = None
+        match request["do"]:
+            case "read":
+                reading = loop.driver.read()
+                result = {name: x.tolist() if isinstance(x, np.ndarray) else x for name, x in
+                          reading._asdict().items()}  # fmt: skip
+            case "truth":
+                result = {name: x.tolist() for name, x in loop.driver.truth().items()}
+            case "status":
+                pass  # every answer carries it
+            case "command":
+                result = loop.command(_array(request["target"]), request["at"])
+            case "move_to":
+                loop.move_to(_pose(request["joint_pos"], loop), _speed(request["speed"]))
+            case "episode":
+                runner, goal = _runner(request["policy"]), {k: np.asarray(v) for k, v in request["goal"].items()}
+                check_match(runner.spec, loop.robot, _as_asked(runner.spec, goal))
+                for row in loop.episode(runner, goal, int(request["steps"])):
+                    yield {"row": row}
+            case "hold":
+                loop.hold()
+            case "clear_fault":
+                loop.clear_fault()
+            case "modules":
+                result = sorted(sys.modules)
+            case other:
+                raise UsageError(f"the control process knows no request {other!r}")
+        yield {"done": True, "result": result, "status": loop.status()}
+    except PoiseError as error:
+        if isinstance(error, NotConnectedError):
+            loop.lost()
+        yield {"error": type(error).__name__, "message": str(error)}
+
+
+_runners: dict[str, Runner] = {}
+
+
+def _runner(policy: Any) -> Runner:
+    """The runner of a file, read once for every state of the file; a runner in hand passes through."""
+    if not isinstance(policy, str):
+        return policy
+    stamp = f"{policy}@{os.stat(policy).st_mtime_ns if os.path.exists(policy) else 0}"
+    if stamp not in _runners:
+        _runners.clear()
+        _runners[stamp] = Runner.load(policy)
+    return _runners[stamp]
+
+
+def _as_asked(spec: Spec, goal: Mapping[str, np.ndarray]) -> dict[str, ObsTerm]:
+    """The goal's terms as the Spec has them: units of what comes from outside are checked by whoever sends it."""
+    asked = {t.name: t for group in spec.observations.values() for t in group if t.source in ("goal", "external")}
+    return {name: replace(asked[name], shape=value.shape) for name, value in goal.items() if name in asked}
+
+
+def _array(value: Any) -> Any:
+    """A command as it came, as an array where it can be one; judging it is the supervisor's business."""
+    try:
+        return np.array(value, np.float64)
+    except (TypeError, ValueError):
+        return value
+
+
+def _pose(value: Any, loop: ControlLoop) -> np.ndarray:
+    pose = _array(value)
+    if not isinstance(pose, np.ndarray) or pose.shape != (loop.robot.num_joints,):
+        raise UsageError(f"a pose of {loop.robot.name} has {loop.robot.num_joints} joint positions [rad]")
+    return pose
+
+
+def _speed(value: float) -> float:
+    if not 0.0 < value <= 1.0:
+        raise UsageError(f"speed is a fraction of the arm's limits, above 0 and at most 1, not {value}")
+    return float(value)
+
+
+# ---- the process -----------------------------------------------------------------------------
+
+
+def serve(channel: Channel, address: str) -> None:
+    """Open the device and answer requests until the other side closes the line or dies."""
+    driver = driver_at(address)
+    loop = ControlLoop(driver)
+    waiting: list[Mapping[str, Any]] = []
+    parent = os.getppid()
+
+    def interrupted() -> str:
+        if os.getppid() != parent:
+            raise EOFError("the process that started this one is gone")
+        while (message := channel.receive(timeout=0.0)) is not None:
+            if message["do"] in ("end", "stop"):
+                return str(message["do"])
+            waiting.append(message)
+        return ""
+
+    loop.interrupted = interrupted
+    try:
+        loop.open()
+        gc.collect()
+        gc.freeze()
+        channel.send({"done": True, "result": None, "status": loop.status()})
+        while True:
+            idle = driver.realtime and not loop.is_lost  # then somebody has to keep up the stream of commands
+            request = waiting.pop(0) if waiting else channel.receive(0.0 if idle else None)
+            if request is None:
+                for _ in handle(loop, {"do": "hold"}):
+                    pass
+            elif request["do"] == "close":
+                break
+            elif request["do"] == "stop":  # answered by nothing but the status that the next answer carries
+                loop.stop()
+            elif request["do"] != "end":  # the job that this would end is over
+                for reply in handle(loop, request):
+                    channel.send(reply, wait=not driver.realtime)
+    finally:
+        driver.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m poise.real_robot.control")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--address", required=True)
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; it tells us what to do
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # brakes on the way out
+    channel = Channel(socket.socket(fileno=options.fd))
+    try:
+        serve(channel, options.address)
+    except EOFError:
+        return 0
+    except PoiseError as error:
+        channel.send({"error": type(error).__name__, "message": str(error)})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

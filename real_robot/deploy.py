@@ -1,0 +1,186 @@
+"""deploy: run a policy file on an arm, episode after episode, and say how it went.
+
+For every episode the task names a start pose and a goal; the arm moves there through the supervisor, the policy
+runs for the task's length, and the task's own rules judge what the arm did. Nothing here is particular to one task.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..datasets.episodes import EpisodeWriter, environment
+from ..errors import LimitViolatedError, SpecError, UsageError
+from ..keyed import Stream
+from ..policies.runner import Runner
+from ..sim.make import load_task
+from ..sim.task import Key, State, Task
+from ..spec import ObsTerm, Spec
+from .drivers import address_robot, split_address, with_option
+from .match import check_match
+from .robot import Robot
+
+Progress = Callable[[int], None]  # called with how many more episodes ended
+MOVE_SPEED, SLOW = 0.4, 0.05  # of the arm's limits, to the start poses
+
+
+def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = None, seed: int = 0,
+           record: str | os.PathLike[str] | None = None, realtime: bool = False, progress: Progress | None = None,
+           duration: float | None = None, task: str | None = None,
+           in_process: bool = False) -> dict[str, Any]:  # fmt: skip
+    """Run episodes of the policy's task on the arm at an address; a summary of plain numbers.
+
+    Args:
+        episodes: how many; 10 where nothing is said.
+        duration: instead of a number of episodes, start new ones for so long on the arm's clock [s].
+        record: an HDF5 file to write the episodes to, as datasets/episodes.py lays them out.
+        realtime: keep pace with the wall clock where the address is a twin.
+        task: the task to take goals and success from; None takes the one that the policy was trained on.
+
+    A stop that is latched (a broken policy, a wall) fails the episode. A twin is released and goes on; on any other
+    arm the deployment ends there, since releasing it is a person's decision, and the summary holds the `fault`.
+
+    Raises:
+        SpecError: the policy does not fit the arm or the task, with the list of differences; nothing has moved.
+        PolicyFileError, DatasetError, NotConnectedError, LimitViolatedError: as their names say.
+    """
+    episodes = 10 if episodes is None and duration is None else episodes
+    if (episodes is None) == (duration is None) or not (episodes or duration or 0) > 0:
+        raise UsageError(f"deploy takes a positive number of episodes or a duration [s], "
+                         f"not episodes={episodes}, duration={duration}")  # fmt: skip
+    runner = Runner.load(policy)
+    world = load_task(task or _task_of(runner, policy))
+    if realtime:
+        robot = with_option(robot, "realtime", "1")
+    _refuse_differences(runner.spec, world, robot)
+    simulated = split_address(robot)[0] == "twin"
+    began, results, faults, recorder = time.monotonic(), [], [], None
+    with Robot(robot, in_process) as arm:
+        if record is not None:
+            origin = {"policy": str(policy), "trained": runner.provenance, "robot": robot, "seed": seed}
+            recorder = EpisodeWriter(record, runner.spec, environment(world.name, robot=robot), origin)
+        started = arm.status()["time"]
+        try:
+            for episode in itertools.count():
+                if episode == episodes or (duration is not None and arm.status()["time"] - started >= duration):
+                    break
+                rows, result = _episode(arm, str(policy), runner.spec, world, _key(seed, episode))
+                results.append(result)
+                if recorder is not None and rows:
+                    recorder.add(rows, ("success" if result["success"] else "failure",), **result)
+                if progress is not None:
+                    progress(1)
+                if arm.fault:
+                    faults.append(arm.fault)
+                    if not simulated:
+                        break
+                    arm.clear_fault()
+        finally:
+            if recorder is not None:
+                recorder.close()
+        status = arm.status()
+    counts = status["counts"]
+    return {
+        "policy": str(policy),
+        "robot": robot,
+        "task": world.name,
+        "episodes": len(results),
+        "success_rate": _mean(results, "success"),
+        "return_mean": _mean(results, "return"),
+        "success_from": "truth" if simulated else "measured",
+        "commands": counts["commands"],
+        "clipped": counts["clipped"],
+        "rejected": counts["rejected"],
+        "out_of_limit": counts.get("out_of_limit"),
+        "fault": faults[-1] if faults else "",
+        "faults": len(faults),
+        "recording": None if record is None else str(record),
+        "robot_seconds": status["time"] - started,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Move to the start, run the policy, judge: the episode's arrays and its result."""
+    start, velocity, memory = task.reset(key, {})
+    _move(arm, start[0])
+    term = task.spec.actions[0].name
+    state = State(np.zeros(1), start, velocity, {term: start}, {}, memory)
+    readings = task.observe(state)
+    goal = {t.name: readings[t.name][0] for t in _goal_terms(task.spec).values()}
+    rows, rewards, terminated, after = [], [], False, None
+    for row in arm.run_episode(policy, goal, task.max_episode_steps):
+        if terminated or "last_obs" in row:  # the successor of the last step that counts
+            after = after or row.get("last_obs") or row["obs"]
+            continue
+        rows.append(row)
+        action = np.asarray(row["actions"])[None]
+        joint_pos, joint_vel = (np.asarray(row["state"][name])[None] for name in ("joint_pos", "joint_vel"))
+        now = np.array([len(rows) * spec.control_dt])
+        state = replace(state, time=now, qpos=joint_pos, qvel=joint_vel)
+        state = replace(state, memory=task.advance(state, action))
+        rewards.append(float(task.reward(state, action)[0]))
+        if terminated := bool(task.terminated(state)[0]):
+            arm.end()
+    complete = terminated or len(rows) == task.max_episode_steps
+    result = {"success": bool(complete and not arm.fault and task.success(state)[0]), "return": sum(rewards)}
+    return _arrays(rows, rewards, after, terminated), result
+
+
+def _move(arm: Robot, pose: np.ndarray) -> None:
+    """To the start pose; slowly where braking from a fast move would touch a wall."""
+    try:
+        arm.move_to(pose, MOVE_SPEED)
+    except LimitViolatedError:
+        arm.move_to(pose, SLOW)
+
+
+def _arrays(rows: list[dict[str, Any]], rewards: list[float], after: Any, terminated: bool) -> dict[str, Any]:
+    """One episode in the layout of datasets/episodes.py."""
+    obs = {group: [row["obs"][group] for row in rows] for group in rows[0]["obs"]}
+    ends = [0] * (len(rows) - 1) + [1]
+    copied = ("actions_asked", "actions", "joint_pos_target", "verdict", "t_mono", "t_device")
+    return {
+        **{name: [row[name] for row in rows] for name in copied},
+        "obs": obs,
+        "next_obs": {group: [*frames[1:], after[group]] for group, frames in obs.items()},
+        "rewards": rewards,
+        "terminations": [terminated * end for end in ends],
+        "truncations": [(not terminated) * end for end in ends],
+    }
+
+
+def _key(seed: int, episode: int) -> Key:
+    """The episode's place among the task's random numbers: never one that training under the same seed has seen."""
+    own = int(Stream(seed, "deploy/goal").integer(0, 0)[0])
+    return Key(own, np.array([0]), np.array([episode]))
+
+
+def _task_of(runner: Runner, policy: str | os.PathLike[str]) -> str:
+    name = runner.provenance.get("task")
+    if not isinstance(name, str):
+        raise UsageError(f"{policy} does not say which task it was trained on; name one with task=, as in reach/fr3")
+    return name
+
+
+def _goal_terms(spec: Spec) -> dict[str, ObsTerm]:
+    """What the task, not the arm, provides."""
+    return {t.name: t for terms in spec.observations.values() for t in terms if t.source in ("goal", "external")}
+
+
+def _refuse_differences(spec: Spec, task: Task, robot: str) -> None:
+    """Raise SpecError, with the list, before anything is opened or moves."""
+    model = address_robot(robot)
+    if task.spec.robot != model.name:
+        raise SpecError(f"the task {task.name} is for {task.spec.robot or 'no arm'!r}, {robot} is {model.name!r}")
+    check_match(spec, model, _goal_terms(task.spec))
+
+
+def _mean(results: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([result[name] for result in results]))

@@ -1,0 +1,62 @@
+"""From an address to a driver: `FAMILY:DEVICE?option=value&…`, for instance `twin:fr3?latency=0.04&mass=1.1`.
+
+A driver's module is imported when its address is opened, so nobody needs another vendor's library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from ..errors import UsageError, unknown_name
+from ..robots import RobotSpec, robot_spec
+from .driver import Driver
+
+
+def _twin(device: str, options: dict[str, str]) -> Driver:
+    from .twin import Twin, options_from
+
+    return Twin(robot_spec(device), options_from(options))
+
+
+FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {"twin": _twin}
+
+
+def split_address(address: str) -> tuple[str, str, dict[str, str]]:
+    """Family, device and options of an address.
+
+    Raises:
+        UsageError: no such family, or not of the form.
+    """
+    head, _, query = address.partition("?")
+    family, colon, device = head.partition(":")
+    if not (colon and device):
+        raise UsageError(f"a robot address looks like twin:fr3?latency=0.04, not {address!r}")
+    if family not in FAMILIES:
+        raise unknown_name("robot family", family, FAMILIES)
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise UsageError(f"the options in {address!r} should read name=value&name=value") from None
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"option {twice[0]!r} stands twice in {address!r}")
+    return family, device, dict(pairs)
+
+
+def address_robot(address: str) -> RobotSpec:
+    """The arm at an address, without opening it; the options are checked all the same."""
+    return driver_at(address).robot
+
+
+def driver_at(address: str) -> Driver:
+    """The driver for an address, not yet open."""
+    family, device, options = split_address(address)
+    return FAMILIES[family](device, options)
+
+
+def with_option(address: str, name: str, value: str) -> str:
+    """The address with one more option, which wins over the same one in the address."""
+    family, device, options = split_address(address)
+    options[name] = value
+    return f"{family}:{device}?" + "&".join(f"{k}={v}" for k, v in options.items())

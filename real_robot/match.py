@@ -1,0 +1,108 @@
+"""Whether a policy fits an arm: every difference between its Spec and the robot, found before anything moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from ..errors import SpecError
+from ..robots import RobotSpec
+from ..spec import UNKNOWN, ActionTerm, ObsTerm, Spec
+
+
+def readings_of(robot: RobotSpec) -> dict[str, ObsTerm]:
+    """The quantities that the control loop of this arm measures or computes, by name."""
+    n = robot.num_joints
+    terms = (
+        ObsTerm("joint_pos", (n,), "robot", "rad"),
+        ObsTerm("joint_vel", (n,), "robot", "rad/s"),
+        ObsTerm("target_error", (n,), "robot", "rad"),
+        ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
+    )
+    return {term.name: term for term in terms}
+
+
+def check_match(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | None = None) -> None:
+    """Refuse a policy that this arm cannot run.
+
+    Args:
+        goals: what is provided from outside the arm, by name: goal and external terms.
+
+    Raises:
+        SpecError: with the list of differences.
+    """
+    if lines := differences(spec, robot, goals):
+        raise SpecError(f"this policy does not fit {robot.name}:\n" + "\n".join(f"  - {line}" for line in lines))
+
+
+def differences(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | None = None) -> list[str]:
+    """Every reason why a policy of this Spec must not run on this arm, one line each; empty where it may."""
+    return [
+        *_robot_and_timing(spec, robot),
+        *_observations(spec, {**readings_of(robot), **(goals or {})}),
+        *_actions(spec, robot),
+    ]
+
+
+def _robot_and_timing(spec: Spec, robot: RobotSpec) -> Iterator[str]:
+    if spec.robot != robot.name:
+        yield f"robot: the policy is for {spec.robot or 'none'!r}, this is {robot.name!r}"
+    ratio = spec.control_dt / robot.servo_dt
+    if not (math.isfinite(ratio) and ratio >= 1.0 - 1e-6 and abs(ratio - round(ratio)) <= 1e-6):
+        yield f"control_dt: {spec.control_dt:g} s is no whole multiple of the arm's servo period {robot.servo_dt:g} s"
+    if spec.action_horizon != 1:
+        yield f"action_horizon: the policy plans {spec.action_horizon} actions at a time, this loop plays 1"
+
+
+def _observations(spec: Spec, offered: Mapping[str, ObsTerm]) -> Iterator[str]:
+    for group, terms in spec.observations.items():
+        for term in terms:
+            where = f"observation {group}/{term.name}"
+            if (mine := offered.get(term.name)) is None:
+                yield f"{where}: not available here; there are {', '.join(sorted(offered))}"
+                continue
+            for name in ("shape", "source", "unit", "frame", "dtype"):
+                wanted, given = getattr(term, name), getattr(mine, name)
+                if wanted == UNKNOWN:
+                    yield f"{where}: its {name} is unknown; state it in the policy's spec (here it is {given!r})"
+                elif wanted != given:
+                    yield f"{where}: {name} expected {wanted!r}, here it is {given!r}"
+            if term.history != 1:
+                yield f"{where}: history of {term.history} frames, this loop gives 1"
+
+
+def _actions(spec: Spec, robot: RobotSpec) -> Iterator[str]:
+    if len(spec.actions) != 1:
+        yield (f"action: expected one term for the joints of {robot.name}, "
+               f"found {', '.join(term.name for term in spec.actions) or 'none'}")  # fmt: skip
+    for term in spec.actions:
+        where = f"action {term.name!r}"
+        if term.kind not in robot.modes:
+            kind = "its kind is unknown" if term.kind == UNKNOWN else f"kind {term.kind!r}"
+            yield f"{where}: {kind}, the arm takes {', '.join(robot.modes)}"
+            continue
+        if term.joints != robot.joints:
+            yield f"{where}: joints {', '.join(term.joints)}; expected, in this order, {', '.join(robot.joints)}"
+            continue
+        if term.unit != "rad":
+            yield f"{where}: unit expected 'rad', found {term.unit!r}"
+        yield from _limits(where, term, robot)
+
+
+def _limits(where: str, term: ActionTerm, robot: RobotSpec) -> Iterator[str]:
+    """What the policy may ask for, against what the arm allows; comparisons that a NaN fails."""
+    for i, joint in enumerate(robot.joints):
+        low, high = robot.position_low[i], robot.position_high[i]
+        if not low <= term.low[i] < term.high[i] <= high:
+            yield f"{where}, {joint}: bounds [{term.low[i]:g}, {term.high[i]:g}] rad leave [{low:g}, {high:g}]"
+        if term.reference == "home" and not low <= term.home[i] <= high:
+            yield f"{where}, {joint}: home {term.home[i]:g} rad leaves [{low:g}, {high:g}]"
+        if not 0 < term.max_velocity[i] <= robot.velocity[i]:
+            yield f"{where}, {joint}: max_velocity {term.max_velocity[i]:g} rad/s, the arm allows {robot.velocity[i]:g}"
+        if not 0 < term.max_acceleration[i] <= robot.acceleration[i]:
+            yield (f"{where}, {joint}: max_acceleration {term.max_acceleration[i]:g} rad/s^2, "
+                   f"the arm allows {robot.acceleration[i]:g}")  # fmt: skip
+        if not 0 < abs(term.scale[i]) < math.inf:
+            yield f"{where}, {joint}: scale {term.scale[i]:g} rad is no finite step"
+        if not term.lead[i] > 0:
+            yield f"{where}, {joint}: lead {term.lead[i]:g} rad must be positive"

@@ -1,0 +1,191 @@
+"""Robot: the user's handle to an arm. The device itself is open in the control process alone.
+
+    with Robot("twin:fr3?latency=0.04") as robot:
+        robot.move_to(robot.spec.home)
+        print(robot.read().joint_pos)
+
+Loading this imports neither torch nor mujoco. Legend: n joints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import errors
+from ..errors import NotConnectedError, RobotError
+from .driver import Driver, Reading
+from .drivers import address_robot, driver_at
+from .links import Link, LocalLink, Message, ProcessLink
+from .supervisor import Code, Verdict
+
+
+class Robot:
+    """One arm at an address, for instance `twin:fr3?latency=0.04&mass=1.1`.
+
+    in_process runs the control loop in this process, on simulated time: for tests. A driver in place of an address
+    does the same.
+    """
+
+    def __init__(self, address: str | Driver, in_process: bool = False):
+        self._link: Link
+        if isinstance(address, str):
+            self.address, self.spec = address, address_robot(address)
+            self._link = LocalLink(driver_at(address)) if in_process else ProcessLink(address)
+        else:
+            self.address, self.spec = f"driver:{type(address).__name__}", address.robot
+            self._link = LocalLink(address)
+        self._status: Message | None = None  # of the last answer; None while not connected
+
+    # ---- life --------------------------------------------------------------------------------
+
+    def connect(self) -> Robot:
+        """Open the device; the arm holds its pose. Raises NotConnectedError, LimitViolatedError."""
+        if self._status is None:
+            try:
+                self._result(self._link.open())
+            except errors.PoiseError:
+                self._link.close()
+                raise
+        return self
+
+    def close(self) -> None:
+        """Brake, hold and let go of the device; a second call does nothing."""
+        self._status = None
+        self._link.close()
+
+    def __enter__(self) -> Robot:
+        return self.connect()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- looking -----------------------------------------------------------------------------
+
+    def read(self) -> Reading:
+        """The newest reading."""
+        r = self._ask("read")
+        arrays = (np.asarray(r[name]) for name in ("joint_pos", "joint_vel", "joint_pos_target"))
+        return Reading(r["time"], r["device_time"], *arrays)
+
+    def truth(self) -> dict[str, np.ndarray]:
+        """What only a simulated arm knows: joint_pos, joint_vel (n,), tool_pos (3,). Else empty."""
+        return {name: np.asarray(value) for name, value in self._ask("truth").items()}
+
+    def status(self) -> dict[str, Any]:
+        """The control process's time [s], the latched fault ("" for none), and counts of verdicts."""
+        self._ask("status")
+        return dict(self._status or {})
+
+    @property
+    def fault(self) -> str:
+        """The latched fault as of the last answer; "" for none."""
+        return str((self._status or {}).get("fault", ""))
+
+    # ---- moving ------------------------------------------------------------------------------
+
+    def command(self, target: Any, at: float | None = None) -> Verdict:
+        """Ask for joint positions (n,) [rad] one servo period from now; the verdict, with what was sent.
+
+        at: when the command was made, on the clock of `status()["time"]` [s]; None says just now. Between commands
+        the arm brakes to a standstill.
+        """
+        result = self._ask("command", target=_plain(target), at=at)
+        code, rule, joint, asked, limit = result["verdict"]
+        sent = np.asarray(result["position"]), np.asarray(result["velocity"])
+        return Verdict(Code(code), rule, joint, asked, limit, *sent)
+
+    def move_to(self, joint_pos: Any, speed: float = 0.3) -> None:
+        """Move to joint positions (n,) [rad] and stand: straight in joint space, or first back as the arm came.
+
+        speed: fraction of the arm's velocity and acceleration limits. Raises LimitViolatedError, RobotError.
+        """
+        self._ask("move_to", joint_pos=_plain(joint_pos), speed=speed)
+
+    def run_episode(
+        self, policy: str | os.PathLike[str] | Any, goal: Mapping[str, Any], steps: int
+    ) -> Iterator[Message]:
+        """Run a policy file: one row a control step, as it happens, then one with only `last_obs`.
+
+        goal: values of the observation terms that come from outside the arm, by name. Leaving the loop early ends
+        the episode; the arm then brakes. In process, a runner may stand in place of the file.
+
+        A row holds obs {group: list}, actions_asked, actions (executed, in [-1, 1]), joint_pos_target (sent last),
+        verdict (worst of the step) and why, t_mono, t_device, and state: joint_pos and joint_vel at the step's end,
+        true where the arm knows the truth.
+        Raises SpecError where the policy does not fit this arm.
+        """
+        in_hand = not isinstance(policy, str | os.PathLike)
+        if in_hand and not isinstance(self._link, LocalLink):
+            raise errors.UsageError(
+                "a control process runs policy files; pass a path, or use Robot(..., in_process=True)"
+            )
+        request = {"do": "episode", "policy": policy if in_hand else os.path.abspath(policy), "steps": steps,
+                   "goal": {name: _plain(value) for name, value in goal.items()}}  # fmt: skip
+        answers = self._answers(request)
+        over = False
+        try:
+            for message in answers:
+                if over := "row" not in message:
+                    self._result(message)
+                else:
+                    yield message["row"]
+        finally:
+            if not over:
+                self._end(answers)
+
+    def end(self) -> None:
+        """End the episode that is running, from any thread; the arm brakes, nothing is latched."""
+        self._connected()
+        self._link.post("end")
+
+    def stop(self) -> None:
+        """Brake and latch a stop, from any thread, whatever the arm is doing; only clear_fault releases it."""
+        self._connected()
+        self._link.post("stop")
+
+    def clear_fault(self) -> None:
+        """Release a latched stop: a person's decision."""
+        self._ask("clear_fault")
+
+    # ---- the line ----------------------------------------------------------------------------
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        (message,) = self._answers({"do": what, **arguments})
+        return self._result(message)
+
+    def _answers(self, request: Message) -> Iterator[Message]:
+        self._connected()
+        return self._link.ask(request)
+
+    def _result(self, message: Message) -> Any:
+        if "error" in message:
+            kind = getattr(errors, message["error"], RobotError)
+            raise kind(message["message"])
+        self._status = message["status"]
+        return message["result"]
+
+    def _end(self, answers: Iterator[Message]) -> None:
+        """End a job that nobody listens to any more, and read what is left of its answers."""
+        try:
+            self._link.post("end")
+            for message in answers:
+                if "status" in message:
+                    self._status = message["status"]
+        except NotConnectedError:
+            pass  # then there is nothing left to end
+
+    def _connected(self) -> None:
+        if self._status is None:
+            raise NotConnectedError(f"{self.address} is not connected; call connect() first")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as nested lists for the line; what holds no numbers becomes None, which the supervisor rejects."""
+    try:
+        return np.asarray(value, np.float64).tolist()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,300 @@
+"""The supervisor: every command passes here before it reaches a driver. Pure: no clock, no device, no thread.
+
+The rules, in order, for a command (n,) [rad] that asks where the joints shall be one servo period later:
+
+    stopped       a latched stop: brake until somebody calls clear_fault
+    shape         (n,) of float32 or float64
+    finite        no NaN, no infinity
+    stale         the reading and the command are recent, and commands do not come twice or out of order
+    start         the first command lies near the pose that the arm holds
+    position      inside the joint range, and slow enough to stop inside it (braking distance)
+    velocity      |v| <= v_max
+    acceleration  |v - v_last| <= a_max dt
+    workspace     the tool, here and on the whole way to standstill if we had to brake from here, stays in its box
+
+Position, velocity and acceleration CLIP the command to the nearest that satisfies all three at once; the others
+REJECT it and send a braking command instead. Rejections that tell of a broken source latch a stop.
+
+Why what goes out is always legal: the state (q, v) sent last satisfies an invariant, namely that braking at a_max
+from it stays inside the joint range and inside the box. A command is let through only if the state after it
+satisfies the invariant again; otherwise the braking command is sent, which does. With s = a_max dt the distance
+that braking from speed v covers in steps of dt, the first step at v included, is with k = floor(v / s)
+
+    g(v) = dt [(k + 1) v - s k (k + 1) / 2],                                                                  (1)
+
+piecewise linear and increasing; its inverse is the largest speed at which a limit may be approached. It is exact
+in discrete time: g(v - s) = g(v) - v dt, so one step of braking leaves just enough room for the next.
+
+This is not a safety-rated system: a hardware stop belongs within reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import LimitViolatedError, RobotError
+from ..kinematics import forward_kinematics
+from ..robots import RobotSpec
+
+SAME = 1e-9  # [rad] a command moved by less counts as passed unchanged
+INSIDE = 1.0 - 1e-9  # own limits lie this factor inside the published ones, for the rounding of sums
+BOX_MARGIN = 1e-6  # [m] the same for the box
+WALL = 0.02  # [m] that commands keep from the box's walls; the way back from there may use them up
+
+# Rejections in a row until a stop is latched. A source that sends garbage is broken at once; a late packet or a
+# touch of the box's wall is not.
+LATCH_AFTER = {"shape": 1, "finite": 1, "stale": 10, "start": 200, "workspace": 20}
+
+
+class Code(IntEnum):
+    """The verdict on a command; the greater the worse."""
+
+    PASS = 0
+    CLIP = 1
+    REJECT = 2
+
+
+class Verdict(NamedTuple):
+    """The verdict on one command, why, and what to send."""
+
+    code: Code
+    rule: str  # the rule that clipped or rejected; "" for PASS
+    joint: str  # the joint concerned, or the axis of the box; "" where there is none
+    asked: float  # the value that broke the rule, in the rule's unit
+    limit: float  # the limit that it broke
+    position: np.ndarray  # (n,) the command to send [rad]
+    velocity: np.ndarray  # (n,) its velocity [rad/s]
+
+    def __str__(self) -> str:
+        if self.code is Code.PASS:
+            return "PASS"
+        where = f" {self.joint}" if self.joint else ""
+        return f"{self.code.name} {self.rule}{where}: asked {self.asked:.6g}, limit {self.limit:.6g}"
+
+
+@dataclass(frozen=True)
+class Ages:
+    """How old things may be, and how near the first command must lie."""
+
+    reading: float = 0.05  # [s]
+    command: float = 0.1  # [s]
+    start: float = 0.05  # [rad] from the held pose to the first command
+    held: float = 0.5  # [rad] from the measured to the held pose when starting
+
+
+class Supervisor:
+    """Judges the stream of commands to one arm."""
+
+    def __init__(self, robot: RobotSpec, ages: Ages | None = None):
+        self.robot, self.ages = robot, ages or Ages()
+        self.position = np.array(robot.home)  # (n,) sent last [rad]
+        self.velocity = np.zeros(robot.num_joints)  # (n,) of what was sent last [rad/s]
+        self.fault: Verdict | None = None  # the verdict that latched the stop
+        self._dt = robot.servo_dt
+        self._low, self._high = _inside(robot.position_low, robot.position_high)
+        self._v_max = np.array(robot.velocity) * INSIDE
+        self._a_max = np.array(robot.acceleration) * INSIDE
+        self._step = self._a_max * self._dt
+        self._tool_box = _ToolBox(robot, self._step)
+        self._rejected = {rule: 0 for rule in LATCH_AFTER}
+        self._started, self._last_at = False, -np.inf
+
+    # ---- life --------------------------------------------------------------------------------
+
+    def start(self, held: np.ndarray, measured: np.ndarray) -> None:
+        """Begin at standstill from the pose (n,) that the device holds.
+
+        Raises:
+            LimitViolatedError: the pose is out of limits or not where the arm is: no legal command exists.
+        """
+        limits = zip(self.robot.position_low, self.robot.position_high, strict=True)
+        for name, q, m, (low, high) in zip(self.robot.joints, held, measured, limits, strict=True):
+            if not low <= q <= high:
+                raise LimitViolatedError(f"{name} stands at {q:.5g} rad, outside [{low:.5g}, {high:.5g}]; "
+                                         "move it back by hand")  # fmt: skip
+            if not abs(m - q) <= self.ages.held:
+                raise LimitViolatedError(f"{name} is measured at {m:.5g} rad while the device holds {q:.5g} rad; "
+                                         f"they may differ by {self.ages.held} rad")  # fmt: skip
+        self.position, self.velocity = np.array(held, np.float64), np.zeros(len(held))
+        if outside := self._tool_box.outside(self.position, self.velocity):
+            axis, value, limit = outside
+            raise LimitViolatedError(f"the tool stands at {axis} = {value:.4g} m, beyond the workspace's "
+                                     f"{limit:.4g} m; move it back by hand")  # fmt: skip
+        self._started, self._last_at = False, -np.inf
+        self._rejected = dict.fromkeys(self._rejected, 0)
+
+    def latch(self, rule: str) -> None:
+        """Stop, and stay stopped until `clear_fault`; a fault that is latched already stays."""
+        if self.fault is None:
+            self.fault = Verdict(Code.REJECT, rule, "", np.nan, np.nan, self.position, self.velocity)
+
+    def abandon(self) -> None:
+        """Nothing more is sent: the device has gone and brakes by itself."""
+        self.velocity = np.zeros_like(self.velocity)
+
+    def clear_fault(self, held: np.ndarray, measured: np.ndarray) -> None:
+        """Release a latched stop: what a person decides. Raises RobotError while the arm still moves."""
+        if not self.standing:
+            raise RobotError("the arm is still braking; clear the fault once it stands")
+        self.start(held, measured)
+        self.fault = None
+
+    @property
+    def standing(self) -> bool:
+        """Whether what was sent last is a standstill."""
+        return not self.velocity.any()
+
+    # ---- judging -----------------------------------------------------------------------------
+
+    def check(
+        self, asked: Any, now: float, reading_time: float, at: float | None = None, wall: float = WALL
+    ) -> Verdict:
+        """The verdict on one command; what it says to send counts as sent.
+
+        Args:
+            asked: (n,) joint positions one servo period from now [rad].
+            now, reading_time: the present, and when the newest reading was taken [s].
+            at: when the command was made [s]; commands that are repeated or out of order carry no later one.
+            wall: distance that the tool keeps from the walls of its box [m]; moves away from a wall take 0.
+        """
+        if self.fault is not None:
+            return self._reject("stopped", "", np.nan, np.nan)
+        if not (type(asked) is np.ndarray and asked.shape == self.position.shape and asked.dtype.char in "fd"):
+            return self._reject("shape", "", float(np.size(asked)) if _countable(asked) else np.nan, len(self.position))
+        if not np.isfinite(asked).all():
+            worst = int(np.argmin(np.isfinite(asked)))
+            return self._reject("finite", self.robot.joints[worst], float(asked[worst]), np.nan)
+        if not -self._dt <= now - reading_time <= self.ages.reading:
+            return self._reject("stale", "reading", now - reading_time, self.ages.reading)
+        if at is not None:
+            if not -self._dt <= now - at <= self.ages.command:
+                return self._reject("stale", "command", now - at, self.ages.command)
+            if not at > self._last_at:
+                return self._reject("stale", "order", at, self._last_at)
+            self._last_at = at
+        if not self._started:
+            away = np.abs(asked - self.position)
+            worst = int(np.argmax(away))
+            if not away[worst] <= self.ages.start:
+                return self._reject("start", self.robot.joints[worst], float(away[worst]), self.ages.start)
+
+        position, velocity, lowest, highest = self._nearest(asked)
+        if outside := self._tool_box.outside(position, velocity, wall):
+            return self._reject("workspace", *outside)
+        self._started = True
+        code, why = Code.PASS, ("", "", np.nan, np.nan)
+        if (np.abs(position - asked) > SAME).any():
+            code, why = Code.CLIP, self._why(asked, position, lowest, highest)
+        self._sent(position, velocity)
+        self._rejected = dict.fromkeys(self._rejected, 0)
+        return Verdict(code, *why, position, velocity)
+
+    def brake(self) -> Verdict:
+        """The next command of the way to standstill, and then of holding. It needs no permission."""
+        velocity = np.sign(self.velocity) * np.maximum(np.abs(self.velocity) - self._step, 0.0)
+        self._sent(self.position + velocity * self._dt, velocity)
+        return Verdict(Code.PASS, "", "", np.nan, np.nan, self.position, self.velocity)
+
+    def _sent(self, position: np.ndarray, velocity: np.ndarray) -> None:
+        self.position, self.velocity = position, velocity
+        position.setflags(write=False)  # shared with the driver and the recording
+        velocity.setflags(write=False)
+
+    def _nearest(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The legal command nearest to what is asked, its velocity, and the velocities (n,) that were legal."""
+        q, v, dt = self.position, self.velocity, self._dt
+        goal = np.minimum(np.maximum(asked, self._low), self._high)
+        lowest = np.maximum(np.maximum(-self._v_max, v - self._step), -self._approach(q - self._low))
+        highest = np.minimum(np.minimum(self._v_max, v + self._step), self._approach(self._high - q))
+        error = goal - q
+        wanted = error / dt
+        velocity = np.minimum(np.maximum(wanted, lowest), highest)
+        short = np.abs(wanted - velocity) > SAME / dt
+        if short.any():  # out of reach in one period: go there as to a resting target, lest the arm swings about it
+            resting = np.sign(error) * self._approach(np.abs(error))
+            velocity = np.minimum(np.maximum(np.where(short, resting, wanted), lowest), highest)
+        return np.where(velocity == wanted, goal, q + velocity * dt), velocity, lowest, highest
+
+    def _approach(self, distance: np.ndarray) -> np.ndarray:
+        """The largest speed (n,) from which braking stops within `distance` (n,): the inverse of (1)."""
+        steps = distance / (self._dt * self._step)
+        k = np.floor(np.sqrt(np.maximum(0.25 + 2.0 * steps, 0.25)) - 0.5)
+        return self._step * (steps + 0.5 * k * (k + 1.0)) / (k + 1.0)
+
+    def _why(self, asked, position, lowest, highest) -> tuple[str, str, float, float]:
+        """Rule, joint, asked value and limit of the joint that was clipped most."""
+        i = int(np.argmax(np.abs(position - asked)))
+        joint, a, q, v = self.robot.joints[i], float(asked[i]), self.position[i], self.velocity[i]
+        if not self._low[i] <= a <= self._high[i]:
+            return "position", joint, a, float(self._low[i] if a < self._low[i] else self._high[i])
+        speed = (a - q) / self._dt
+        up = speed > highest[i]
+        bound = float(highest[i] if up else lowest[i])
+        if abs(abs(bound) - self._v_max[i]) <= SAME:
+            return "velocity", joint, float(speed), bound
+        if abs(abs(bound - v) - self._step[i]) <= SAME:
+            return "acceleration", joint, float((speed - v) / self._dt), float((bound - v) / self._dt)
+        return "position", joint, float(speed), bound  # the braking distance: a speed, too high this near the end
+
+    def _reject(self, rule: str, joint: str, asked: float, limit: float) -> Verdict:
+        sent = self.brake()
+        verdict = Verdict(Code.REJECT, rule, joint, asked, limit, sent.position, sent.velocity)
+        if rule in self._rejected:
+            self._rejected[rule] += 1
+            if self._rejected[rule] >= LATCH_AFTER[rule]:
+                self.fault = verdict
+        return verdict
+
+
+class _ToolBox:
+    """Whether the tool stays in its box, cheaply: forward kinematics only where a bound on its travel is not enough.
+
+    A joint that turns by dq moves the tool by at most its reach times |dq|, with the reach the length of the
+    chain beyond it. From a pose with known clearance, that settles most commands with one product.
+    """
+
+    def __init__(self, robot: RobotSpec, step: np.ndarray):
+        self._robot, self._step, self._dt = robot, step, robot.servo_dt
+        self._low = np.array(robot.workspace_low) + BOX_MARGIN
+        self._high = np.array(robot.workspace_high) - BOX_MARGIN
+        lengths = [float(np.linalg.norm(frame.pos)) for frame in (*robot.chain[1:], robot.tool)]
+        self._reach = np.cumsum(lengths[::-1])[::-1]  # (n,) [m]
+        self._anchor, self._clearance = np.array(robot.home), -1.0  # a pose, and the tool's distance to the walls [m]
+
+    def outside(self, position: np.ndarray, velocity: np.ndarray, wall: float = 0.0) -> tuple[str, float, float] | None:
+        """Axis, value and limit [m] where the tool comes nearer to a wall than that, here or braking from here."""
+        speed = np.abs(velocity)
+        stopping = 0.5 * speed * speed / self._step * self._dt  # (n,) [rad], never less than g(v) - v dt
+        if self._reach @ (np.abs(position - self._anchor) + stopping) < self._clearance - wall:
+            return None
+        path = position[None] + self._braking(velocity)  # (T, n)
+        tool, _ = forward_kinematics(self._robot, path)  # (T, 3)
+        excess = np.maximum(self._low - tool, tool - self._high)
+        self._anchor, self._clearance = position.copy(), -float(excess[0].max())
+        if (excess <= -wall).all():
+            return None
+        t, axis = np.unravel_index(int(np.argmax(excess)), excess.shape)
+        value = float(tool[t, axis])
+        low, high = self._low[axis] + wall, self._high[axis] - wall
+        return "xyz"[axis], value, float(low if value < low else high)
+
+    def _braking(self, velocity: np.ndarray) -> np.ndarray:
+        """Where braking leads, in joint angles from here: (T, n), the first row zero."""
+        ticks = int(np.max(np.abs(velocity) / self._step)) + 1
+        k = np.arange(ticks + 1)[:, None]
+        speeds = np.maximum(np.abs(velocity) - k * self._step, 0.0)
+        speeds[0] = 0.0
+        return np.sign(velocity) * np.cumsum(speeds, axis=0) * self._dt
+
+
+def _inside(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    margin = (np.array(high) - np.array(low)) * (1.0 - INSIDE)
+    return np.array(low) + margin, np.array(high) - margin
+
+
+def _countable(value: Any) -> bool:
+    return isinstance(value, np.ndarray | list | tuple | float | int)

@@ -1,0 +1,55 @@
+"""Videos: the right number of frames, something to see in them, and clear errors."""
+
+import subprocess
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+
+from poise.errors import SpecError, UsageError
+from poise.policies.film import film
+from poise.sim.make import make
+
+
+def read(path, height: int, width: int) -> np.ndarray:
+    """The frames (T, height, width, 3) of a video."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
+class Still:
+    """A policy that does nothing in whatever task."""
+
+    def __init__(self, task: str):
+        env = make(task)
+        self.spec = env.spec.for_policy_file()
+        env.close()
+
+    def initial_state(self, n):
+        return {}
+
+    def act(self, obs, state):
+        return torch.zeros(len(obs["state"]), 1, self.spec.action_dim), state
+
+
+def test_a_film_of_a_native_task_shows_every_step_and_the_arm(tmp_path):
+    path = film(Still("reach/fr3"), "reach/fr3", tmp_path / "reach.mp4", episodes=2, randomize="default")
+    frames = read(path, 480, 640)
+    assert len(frames) == 2 * (100 + 10)  # 0.5 s of pause at 20 Hz
+    assert frames[0].std() > 20
+    assert abs(frames[0].astype(int) - frames[-1].astype(int)).mean() > 0.1, "another start, another target"
+
+
+def test_a_film_of_a_gymnasium_task(tmp_path):
+    path = film(Still("gym:InvertedPendulum-v5"), "gym:InvertedPendulum-v5", tmp_path / "pole.mp4", episodes=1)
+    frames = read(path, 480, 480)
+    assert len(frames) > 10 and frames[0].std() > 5
+
+
+def test_a_policy_of_another_task_and_a_wrong_name_are_refused(tmp_path):
+    with pytest.raises(SpecError, match="control_dt"):
+        film(Still("reach/fr3"), "gym:Hopper-v5", tmp_path / "x.mp4")
+    with pytest.raises(UsageError, match=r"\.mp4"):
+        film(Still("reach/fr3"), "reach/fr3", tmp_path / "x.gif", episodes=1)

@@ -1,0 +1,29 @@
+"""Tiny policies and a hand-made driver for the arm's tests."""
+
+import numpy as np
+import pytest
+
+from poise.policies.policy_file import PolicyFile, expected_tensors, write_policy
+from poise.sim.tasks.reach import reach_spec
+
+
+@pytest.fixture(scope="session")
+def policy_path(tmp_path_factory):
+    """A small random reach policy, mild enough to stay off the walls for a while."""
+    return write_random(tmp_path_factory.mktemp("policy") / "policy.safetensors", scale=0.05)
+
+
+@pytest.fixture(scope="session")
+def wild_policy_path(tmp_path_factory):
+    """A random policy that throws the arm about."""
+    return write_random(tmp_path_factory.mktemp("policy") / "wild.safetensors", scale=2.0)
+
+
+def write_random(path, scale, spec=None, task="reach/fr3"):
+    spec = spec or reach_spec()
+    network = {"kind": "mlp", "group": "state", "hidden": [8], "activation": "elu", "head": "tanh"}
+    rng = np.random.default_rng(0)
+    tensors = {name: (scale * rng.normal(size=shape)).astype(np.float32)
+               for name, shape in expected_tensors(spec, network).items()}  # fmt: skip
+    write_policy(path, PolicyFile(spec, "random", network, tensors, {"task": task} if task else {}))
+    return str(path)
