@@ -68,7 +68,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command and option."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser("poise", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -236,7 +236,8 @@ def _eval(options) -> dict[str, Any]:
     task = options.task or policy.provenance.get("task")
     if not task:
         raise UsageError(f"{options.policy} does not say what it was trained on; name it with --task")
-    randomize = options.randomize or policy.provenance.get("randomize") or "none"
+    trained = policy.provenance.get("randomize") if task == policy.provenance.get("task") else "default"
+    randomize = options.randomize or trained or "none"
     with Progress() as progress:
         result = evaluate(policy, task, options.episodes, options.seed, randomize, progress.episodes(options.episodes))
     _print_eval(result.to_json())

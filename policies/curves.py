@@ -9,7 +9,7 @@ PANELS = (  # title, metrics drawn in it
     ("return per episode", ("train/return", "eval/return")),
     ("success rate", ("train/success", "eval/success")),
     ("critic loss", ("critic/loss",)),
-    ("exploration", ("policy/log_std", "policy/entropy", "policy/alpha")),
+    ("exploration", ("policy/log_std", "policy/entropy", "alpha")),
 )
 
 

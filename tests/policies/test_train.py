@@ -1,0 +1,141 @@
+"""The training loop: what it leaves, how it is interrupted, and what a full disk costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import poise
+from poise.batch import Step
+from poise.errors import RunError
+from poise.policies.train import EpisodeStatistics, MetricMeans, _next_multiple
+
+QUICK = {"num_envs": 4, "collect_steps": 8, "hidden": (8, 8), "evaluations": 2, "eval_episodes": 2}
+
+
+def test_marks_on_the_way_depend_on_the_steps_alone():
+    assert [_next_multiple(s, 100, 4) for s in (0, 24, 25, 26, 99, 100)] == [25, 25, 50, 50, 100, 125]
+    assert _next_multiple(5, 100, 0) == float("inf")
+
+
+def step(reward, terminated, success=None, mask=None) -> Step:
+    t = torch.tensor(terminated)
+    return Step({}, {}, torch.tensor(reward), t, torch.zeros_like(t),
+                None if success is None else torch.tensor(success), None if mask is None else torch.tensor(mask))  # fmt: skip
+
+
+def test_episode_statistics_by_hand():
+    statistics = EpisodeStatistics(2)
+    statistics.add(step([1.0, 10.0], [False, False], [False, False]))
+    assert statistics.take() == {}
+    statistics.add(step([2.0, 20.0], [True, False], [True, True]))
+    statistics.add(step([4.0, 40.0], [False, True], [False, False]))
+    values = statistics.take()
+    assert values == {
+        "train/return": (3.0 + 70.0) / 2,
+        "train/length": 2.5,
+        "train/episodes": 2.0,
+        "train/success": 0.5,
+    }
+    statistics.add(step([8.0, 1.0], [True, False], mask=[True, False]))
+    assert statistics.take()["train/return"] == 12.0
+
+
+def test_metric_means_by_hand():
+    means = MetricMeans()
+    assert means.means() == {}
+    means.add({"a": torch.tensor(1.0), "b": torch.tensor(4.0)})
+    means.add({"a": torch.tensor(2.0), "b": torch.tensor(0.0)})
+    assert means.means() == {"a": 1.5, "b": 2.0}
+    means.clear()
+    assert means.means() == {}
+
+
+def test_the_python_names_train_evaluate_and_load(tmp_path):
+    result = poise.train("ppo", "reach/fr3", tmp_path / "run", settings={**QUICK, "steps": 128})
+    assert result.steps == 128 and result.eval is not None and result.eval.episodes == 2
+    policy = poise.load_policy(result.policy)
+    assert policy.provenance["task"] == "reach/fr3" and policy.provenance["randomize"]["terms"]
+    score = poise.evaluate(policy, "reach/fr3", episodes=3, seed=5, randomize="default")
+    assert score == poise.evaluate(policy, "reach/fr3", episodes=3, seed=5, randomize="default")
+    assert score != poise.evaluate(policy, "reach/fr3", episodes=3, seed=6, randomize="default")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["machine"]["versions"]["mujoco"] and config["run"]["steps"] == 128
+
+
+def test_evaluating_or_not_changes_nothing_that_training_computes(tmp_path):
+    weights = []
+    for evaluations in (0, 4):
+        settings = {**QUICK, "steps": 128, "evaluations": evaluations}
+        result = poise.train("ppo", "reach/fr3", tmp_path / str(evaluations), settings=settings)
+        weights.append(poise.load_policy(result.policy).tensors)
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    from poise.policies.ppo import PPO
+
+    update, calls = PPO.update, []
+
+    def poisoned(self, batch):
+        calls.append(1)
+        metrics = update(self, batch)
+        return {**metrics, "critic/loss": metrics["critic/loss"] * float("nan")} if len(calls) > 2 else metrics
+
+    monkeypatch.setattr(PPO, "update", poisoned)
+    settings = {**QUICK, "steps": 320, "checkpoint_seconds": 0, "log_points": 1, "evaluations": 0}
+    with pytest.raises(RunError, match=r"critic/loss is not finite at step \d+.*checkpoint"):
+        poise.train("ppo", "reach/fr3", tmp_path / "run", settings=settings)
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
+    arguments = [sys.executable, "-m", "poise", "train", "ppo", "--task", "reach/fr3", "--out", "run", "--json",
+                 "--steps", "100000000", "--set", "num_envs=4", "--set", "checkpoint_seconds=0"]  # fmt: skip
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    while not (tmp_path / "run" / "checkpoint" / "manifest.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "poise train --resume run" in err and "Traceback" not in err
+    assert json.loads(out.splitlines()[-1])["error"]["type"] == "Interrupted"
+    assert (tmp_path / "run" / "policy.safetensors").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB, mounted from a file."""
+    image, folder = tmp_path / "disk.img", tmp_path / "disk"
+    folder.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(3_000_000)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
+    done = subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True, text=True)
+    if done.returncode:  # no loop devices in this sandbox: memory limited to the same size serves
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_is_good(small_disk, tmp_path):
+    settings = ["--set", "num_envs=4", "--set", "learning_starts=200", "--set", "batch_size=16", "--set", "hidden=64,64",
+                "--set", "compile=off", "--set", "evaluations=0", "--set", "checkpoint_seconds=0"]  # fmt: skip
+    command = [sys.executable, "-m", "poise", "train", "sac", "--task", "reach/fr3", "--steps", "40000",
+               "--out", str(small_disk / "run"), *settings]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "no space is left on the disk" in done.stderr and "resume" in done.stderr and "Traceback" not in done.stderr
+    for path in small_disk.iterdir():
+        if path.name != "run":
+            path.rmdir()  # lost+found
+    resumed = [sys.executable, "-m", "poise", "train", "--resume", str(tmp_path / "copy"), "--steps", "1000", "--json"]
+    subprocess.run(["cp", "-r", str(small_disk / "run"), str(tmp_path / "copy")], check=True)  # to a larger disk
+    done = subprocess.run(resumed, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["steps"] > 1000
