@@ -128,7 +128,8 @@ def _refuse_other_formats(path: Path) -> None:
         raise PolicyFileError(f"no policy file at {path}; `poise train` writes one as RUN/policy.safetensors") from None
     except OSError as error:
         raise PolicyFileError(f"cannot read {path}: {error.strerror}") from None
-    if head[:1] == b"\x80" or head[:2] == b"PK":
+    # a safetensors file starts with the header's length, whose bytes may be anything, and then a brace
+    if head[8:9] != b"{" and (head[:1] == b"\x80" or head[:2] == b"PK"):
         kind = "a Python pickle" if head[:1] == b"\x80" else "a zip archive, as torch.save and Stable-Baselines3 write"
         raise PolicyFileError(f"{path} is {kind}; Poise never unpickles, since that runs code from the file. "
                               f"Expected a .safetensors policy written by Poise")  # fmt: skip

@@ -183,6 +183,15 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
     assert not trace.exists()
 
 
+def test_a_header_whose_length_looks_like_a_pickle_is_read(path):
+    first = []
+    for padding in range(300):
+        tampered(path, lambda d, t, n=padding: d["provenance"].__setitem__("padding", " " * n))
+        read_policy(path)
+        first.append(path.read_bytes()[:1])
+    assert b"\x80" in first
+
+
 def test_somebody_elses_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "theirs.safetensors"
     save_file({"a": np.zeros(1, np.float32)}, path)
