@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import logging
 import sys
 import time
 import traceback
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     wants_json, debug = "--json" in arguments, "--debug" in arguments
     command = next((a for a in arguments if not a.startswith("-")), "")
     began = time.monotonic()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("poise").setLevel(logging.INFO)  # what the user waits for, such as a compilation
     try:
         options = build_parser().parse_args(arguments)
         result, code = options.run(options), 0

@@ -158,8 +158,10 @@ def adam_(params: Params, gradient: Params, moments: tuple[Params, Params], step
     """One step of Adam (Kingma & Ba 2015, algorithm 1) in place; `steps` counts this one already."""
     if not torch.compiler.is_compiling():
         # the kernel inside torch.optim.Adam(fused=True): one pass over memory instead of seven
-        torch._fused_adam_(params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1,
-                           beta2=BETA_2, weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False)  # fmt: skip
+        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+            params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1, beta2=BETA_2,
+            weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
+        )  # fmt: skip
         return
     step_size = rate / (1.0 - BETA_1**steps)
     root = (1.0 - BETA_2**steps).sqrt()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ Params = list[Tensor]  # weight 0, bias 0, weight 1, bias 1, …; biases are (K,
 def shapes(networks: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     """The shape of every parameter of `networks` perceptrons with layers of these sizes."""
     result = []
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
         result += [(networks, n_out, n_in) if last else (networks, n_in, n_out), (networks, 1, n_out)]
     return result
@@ -85,9 +86,7 @@ def parameter_gradient(params: Params, x: Tensor, hidden: list[Tensor], d_out: T
 
 def input_gradient(params: Params, hidden: list[Tensor], d_out: Tensor, first: int, work: Workspace) -> Tensor:
     """dJ/dx (B, I - first) for the inputs from column `first` on, summed over the networks that share them."""
-    delta = d_out
-    for _, delta in _backpropagate(params, hidden, d_out, work):
-        pass
+    *_, (_, delta) = _backpropagate(params, hidden, d_out, work)
     return torch.bmm(delta, params[0][:, first:].mT).sum(0)
 
 
