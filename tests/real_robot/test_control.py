@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 import pytest
-from conformance_robot import check_robot
 
 import poise.real_robot.control as control
+from conformance_robot import check_robot
 from poise.action import joint_pos_target
 from poise.errors import LimitViolatedError, NotConnectedError, RobotError, SpecError, UsageError
 from poise.policies.runner import Runner

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from conformance_robot import check_robot
 
+from conformance_robot import check_robot
 from poise.errors import NotConnectedError, PolicyFileError, SpecError, UsageError
 from poise.real_robot.channel import Channel
 from poise.real_robot.robot import Robot

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from conformance_robot import check_driver
 
+from conformance_robot import check_driver
 from poise.action import shape_command
 from poise.errors import UsageError
 from poise.kinematics import forward_kinematics
