@@ -123,7 +123,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("action", choices=("list",), help="list: the arms, their joints and limits")
 
     p = add("bench", _bench, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
-    p.add_argument("what", choices=("sim", "learners"), help="sim: the engine; learners: cost of an update")
+    p.add_argument(
+        "what",
+        choices=("sim", "learners", "checkpoint"),
+        help="sim: the engine; learners: cost of a step; checkpoint: what saving costs",
+    )
     return parser
 
 

@@ -52,10 +52,15 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: M
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "no space is left on the disk" if full else error.strerror
-        kept = "the previous checkpoint is intact" if (folder / MANIFEST).exists() else "there is no checkpoint yet"
+        kept = "the previous checkpoint is intact" if has_checkpoint(folder) else "there is no checkpoint yet"
         fix = "free some space" if full else "make the folder writable"
         raise RunError(f"cannot save a checkpoint in {folder}: {what}; {kept}; {fix} and resume") from error
     _remove_unnamed(folder, text.decode())
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a complete checkpoint is there."""
+    return (folder / MANIFEST).exists()
 
 
 def load_checkpoint(folder: Path, buffer: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import PoiseError, RunError, UsageError
 from ..keyed import Stream
 from ..sim.make import make
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .evaluate import Evaluation, evaluate
 from .policy import Policy
 from .recipes import Recipe, RunSettings, recipe
@@ -136,10 +136,7 @@ class _Run:
     # ---- the loop ----------------------------------------------------------------------------
 
     def go(self, resuming: bool) -> TrainResult:
-        obs = self._load() if resuming else self.env.reset(self.run.seed)
-        if not resuming:
-            self.folder.open_metrics(0, 0)
-            self._plan()
+        obs = self._load() if resuming and has_checkpoint(self.folder.checkpoint) else self._begin()
         started = saved = time.monotonic()
         before = self.seconds
         with _interrupts() as interrupted:
@@ -179,6 +176,12 @@ class _Run:
             self.metrics.add(self.learner.update(self.buffer.sample(self.learner.request, self.rng)))
         return obs
 
+    def _begin(self) -> Mapping[str, Tensor]:
+        """Step 0; also of a run that was killed before its first checkpoint."""
+        self.folder.open_metrics(0, 0)
+        self._plan()
+        return self.env.reset(self.run.seed)
+
     # ---- what happens between iterations -----------------------------------------------------
 
     def _plan(self) -> None:
@@ -196,7 +199,7 @@ class _Run:
 
     def _require_finite(self, values: dict[str, float]) -> dict[str, float]:
         if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-            good = self.folder.checkpoint if (self.folder.checkpoint / "manifest.json").exists() else "none yet"
+            good = self.folder.checkpoint if has_checkpoint(self.folder.checkpoint) else "none yet"
             raise RunError(f"{bad[0]} is not finite at step {self.steps}; the run stops; last good checkpoint: {good}")
         return values
 

@@ -77,6 +77,20 @@ def test_evaluating_or_not_changes_nothing_that_training_computes(tmp_path):
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
+    import shutil
+
+    from poise.policies.train import resume
+
+    first = poise.train("ppo", "reach/fr3", tmp_path / "run", settings={**QUICK, "steps": 128})
+    weights = poise.load_policy(first.policy).tensors
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    again = poise.load_policy(resume(tmp_path / "run").policy).tensors
+    assert all(torch.equal(weights[k], again[k]) for k in weights)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[0] <= 64
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(tmp_path, monkeypatch):
     from poise.policies.ppo import PPO
 
