@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import RunError
+from ..files import replace_durably, write_durably
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -42,20 +42,18 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: M
         tensors: dict[str, np.ndarray] = {}
         tree = _flatten(state, "state", tensors)
         name = f"state-{number}.safetensors"
-        _write(folder / name, save(tensors))
+        write_durably(folder / name, save(tensors))
         manifest = {"format": FORMAT, "number": number, "state": name, "tree": tree,
                     "buffer": buffer.save(folder), "info": dict(info)}  # fmt: skip
-        text = json.dumps(manifest, allow_nan=False).encode()
-        _write(folder / f"{MANIFEST}.new", text)
-        os.replace(folder / f"{MANIFEST}.new", folder / MANIFEST)
-        _sync_folder(folder)
+        text = json.dumps(manifest, allow_nan=False)
+        replace_durably(folder / MANIFEST, text.encode())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "no space is left on the disk" if full else error.strerror
         kept = "the previous checkpoint is intact" if has_checkpoint(folder) else "there is no checkpoint yet"
         fix = "free some space" if full else "make the folder writable"
         raise RunError(f"cannot save a checkpoint in {folder}: {what}; {kept}; {fix} and resume") from error
-    _remove_unnamed(folder, text.decode())
+    _remove_unnamed(folder, text)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -107,26 +105,6 @@ def _restore(value: Any, tensors: Mapping[str, np.ndarray]) -> Any:
             return torch.from_numpy(array) if value["$"] == "torch" else array
         return {k: _restore(v, tensors) for k, v in value.items()}
     return [_restore(v, tensors) for v in value] if isinstance(value, list) else value
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _next_number(folder: Path) -> int:

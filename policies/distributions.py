@@ -42,6 +42,11 @@ def tanh_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> TanhGaussian:
     return TanhGaussian(torch.tanh(u), log_prob - constant, scaled_noise, inside)
 
 
+def tanh_gaussian_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
+    """The action alone, for acting."""
+    return torch.tanh(torch.addcmul(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp(), noise))
+
+
 def tanh_gaussian_gradient(sample: TanhGaussian, d_action: Tensor, d_log_prob: Tensor) -> tuple[Tensor, Tensor]:
     """(dJ/dmean, dJ/dlog_std), both (B, A), of a loss J with dJ/daction (B, A) and dJ/dlog_prob (B, 1) or a scalar.
 

@@ -12,7 +12,6 @@ here, once: format, role, the tensors that network and Spec call for, their shap
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import PolicyFileError, SpecError
+from ..files import replace_durably
 from ..spec import Spec
 
 FORMAT = 1
@@ -78,16 +78,9 @@ def write_policy(path: str | os.PathLike[str], policy: PolicyFile) -> None:
     }
     tensors = {k: np.ascontiguousarray(v) for k, v in sorted(policy.tensors.items())}
     payload = save(tensors, metadata={"poise": json.dumps(document, sort_keys=True, allow_nan=False)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_durably(path, payload)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise PolicyFileError(f"cannot write the policy file {path}: {error.strerror}; "
                               f"the file that was there is unchanged") from error  # fmt: skip
 

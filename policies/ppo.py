@@ -50,6 +50,9 @@ class PPOConfig:
         1.0, "Norm to which the gradients of actor and critic, each on its own, are clipped."
     )
     log_std: float = setting(-0.5, "Log of the exploration noise at the start, in units of the action.")
+    final_log_std: float | None = setting(
+        None, "Log of the noise at the planned end, approached linearly; none learns the noise instead."
+    )
     hidden: tuple[int, ...] = setting((128, 128), "Sizes of the hidden layers of actor and of critic.")
     activation: Literal["elu", "relu", "tanh"] = setting("elu", "Activation between the layers.")
     normalize_obs: bool = setting(True, "Normalize observations by their running mean and deviation.")
@@ -72,6 +75,8 @@ class PPOConfig:
         for name in ("clip", "max_grad_norm"):
             number(name, 0.0, math.inf, "a number above 0", open_low=True)
         number("log_std", -10.0, 2.0, "a number from -10 to 2")
+        if self.final_log_std is not None:
+            number("final_log_std", -10.0, 2.0, "a number from -10 to 2, or none")
         require(self.collect_steps >= 2, "collect_steps", self.collect_steps, "at least 2")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.minibatches >= 1, "minibatches", self.minibatches, "at least 1")
@@ -159,8 +164,9 @@ class PPO:
                              "choose a task with continuous actions")  # fmt: skip
         if GROUP not in spec.observations:
             raise UsageError(f"ppo reads the observation group {GROUP!r}; this task has {', '.join(spec.observations)}")
-        if config.anneal > 0 and planned_steps <= 0:
-            raise UsageError(f"setting anneal = {config.anneal}: needs the planned number of steps; give --steps")
+        if planned_steps <= 0 and (config.anneal > 0 or config.final_log_std is not None):
+            raise UsageError(f"settings anneal = {config.anneal} and final_log_std = {config.final_log_std} need the "
+                             f"planned number of steps; give --steps, or set them to 0 and none")  # fmt: skip
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.device, self.planned_steps = torch.device(device), planned_steps
         self.collect_steps = config.collect_steps
@@ -169,6 +175,7 @@ class PPO:
         weights = torch.Generator().manual_seed(int(Stream(seed, "ppo/weights").integer(0, 0)[0]))
         self.generator = torch.Generator(self.device).manual_seed(int(Stream(seed, "ppo/draws").integer(0, 0)[0]))
         self.networks = ActorCritic(spec.obs_dim(GROUP), spec.action_dim, config, weights).to(self.device)
+        self.networks.log_std.requires_grad_(config.final_log_std is None)  # Adam passes over what has no gradient
         self.normalizer = Normalizer(spec.obs_dim(GROUP), device=self.device) if config.normalize_obs else None
         self.learning_rate = torch.tensor(config.learning_rate, device=self.device)  # as the KL rule left it
         self._parameters = list(self.networks.parameters())
@@ -214,6 +221,10 @@ class PPO:
             for index in order.chunk(config.minibatches):
                 record.append(self._step({k: v[index] for k, v in rows.items()}, old_log_std, first=not record))
         self.steps += batch.reward.numel()
+        if config.final_log_std is not None:  # after the update, as the normalizer
+            scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
+            with torch.no_grad():
+                self.networks.log_std.fill_(scheduled)
         if self.normalizer is not None:  # after the update, so that acting and the old log_prob saw the same inputs
             self.normalizer.update(batch.obs[GROUP].to(self.device), None if batch.mask is None else batch.mask)
 
@@ -305,13 +316,16 @@ class PPO:
         The first minibatch of an update says nothing: nothing has moved yet.
         """
         config = self.config
-        done = min(1.0, self.steps / self.planned_steps) if self.planned_steps else 0.0
         high = config.max_learning_rate if config.target_kl > 0 else config.learning_rate
-        bound = high * (1.0 - config.anneal * done)
+        bound = high * (1.0 - config.anneal * self._progress())
         if config.target_kl > 0 and not first:
             self.learning_rate = adapt_learning_rate(self.learning_rate, divergence, config.target_kl,
                                                      config.min_learning_rate, config.max_learning_rate)  # fmt: skip
         self._step_size.copy_(self.learning_rate.clamp_max(bound))
+
+    def _progress(self) -> float:
+        """How much of the planned run lies behind: 0 to 1."""
+        return min(1.0, self.steps / self.planned_steps) if self.planned_steps else 0.0
 
     def _normalize(self, x: Tensor) -> Tensor:
         return x if self.normalizer is None else self.normalizer(x)

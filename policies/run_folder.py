@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..files import replace_durably
 
 
 class RunFolder:
@@ -78,10 +79,8 @@ class RunFolder:
         return self._metrics_path.stat().st_size
 
     def write_json(self, name: str, data: Any) -> None:
-        temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-            os.replace(temporary, self.path / name)
+            replace_durably(self.path / name, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from None
 
