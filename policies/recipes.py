@@ -69,7 +69,14 @@ RECIPES: dict[str, Callable[[], Recipe]] = {"ppo": ppo, "sac": sac}
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
 TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
-    ("ppo", "reach/fr3"): {"num_envs": 256, "steps": 600_000, "epochs": 8, "minibatches": 8, "discount": 0.97},
+    ("ppo", "reach/fr3"): {
+        "num_envs": 256,
+        "steps": 600_000,
+        "epochs": 8,
+        "minibatches": 8,
+        "discount": 0.97,
+        "final_log_std": -2.0,
+    },
 }
 
 

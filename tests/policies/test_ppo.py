@@ -240,6 +240,19 @@ def test_annealing_lowers_the_step_size_linearly_to_the_planned_end():
     assert rates == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
 
 
+def test_scheduled_noise_shrinks_linearly_to_the_planned_end_and_stays_one_within_a_rollout():
+    config = dataclasses.replace(SMALL, log_std=-0.5, final_log_std=-2.5)
+    learner, env = PPO(SPEC, config, N, seed=0, planned_steps=4 * N * T), Walk()
+    seen = []
+    for _ in range(5):
+        batch = collect(learner, env)
+        rows, _ = learner._prepare(batch)
+        now = log_prob(rows["raw_action"], learner.networks.actor(rows["obs"]), learner.networks.log_std)
+        assert (torch.exp(now - rows["log_prob"]) - 1).abs().max() < 1e-5
+        seen.append(learner.update(batch)["policy/log_std"].item())
+    assert seen == pytest.approx([-1.0, -1.5, -2.0, -2.5, -2.5])
+
+
 def test_the_policy_is_the_clipped_mean_and_does_not_follow_later_updates():
     learner, env = PPO(SPEC, SMALL, N, seed=0), Walk()
     learner.update(collect(learner, env))
@@ -314,7 +327,7 @@ def test_discrete_actions_and_tasks_without_a_state_group_are_refused_plainly():
     "bad",
     [{"learning_rate": math.nan}, {"learning_rate": 0.0}, {"learning_rate": 1e-2}, {"discount": 1.5}, {"clip": -0.1},
      {"gae_lambda": -0.1}, {"minibatches": 0}, {"epochs": 0}, {"collect_steps": 1}, {"hidden": ()}, {"log_std": 9.0},
-     {"target_kl": -1.0}, {"max_grad_norm": 0.0}, {"value_coef": math.inf}],
+     {"final_log_std": math.nan}, {"target_kl": -1.0}, {"max_grad_norm": 0.0}, {"value_coef": math.inf}],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_with_name_value_and_range(bad):
     ((name, value),) = bad.items()
