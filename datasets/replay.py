@@ -22,8 +22,6 @@ Legend: N worlds, T rows, B batch, A action.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +35,7 @@ from torch import Tensor
 
 from ..batch import Batch, Sample, Step
 from ..errors import RunError, UsageError
+from ..files import write_durably
 from ..spec import Spec
 
 FORMAT = 1
@@ -159,7 +158,7 @@ class Replay:
         next_obs = {g: ring.view(size, -1).index_select(0, after) for g, ring in self._obs.items()}
         for rows, source, index in self._elsewhere(keys):
             for group in next_obs:
-                next_obs[group][rows] = source[group][index]
+                next_obs[group].index_copy_(0, rows, source[group].index_select(0, index))
         column = {n: c.view(size, *c.shape[2:]).index_select(0, at) for n, c in self._columns.items()}
         return Batch(obs, column["action"], column["reward"], next_obs, column["terminated"], column["truncated"],
                      rows=at)  # fmt: skip
@@ -327,15 +326,7 @@ def _write(folder: Path, first: int, end: int, tensors: Mapping[str, Tensor]) ->
     """A new file with the rows of steps [first, end), safely on the disk, and its line in the manifest."""
     data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     path = folder / f"replay-{first}-{end}.safetensors"
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
+    write_durably(path, data)
     return {"file": path.name, "first": first, "end": end, "bytes": len(data), "crc32": zlib.crc32(data)}
 
 

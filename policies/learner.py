@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ..batch import Batch, Sample, Step
+from ..errors import UsageError
 from ..spec import Spec
 from .policy import Policy
 
@@ -68,3 +69,13 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def require_continuous(spec: Spec, group: str, algorithm: str) -> None:
+    """Raise UsageError where a task's actions are discrete or it lacks the observation group that a learner reads."""
+    if spec.discrete:
+        raise UsageError(f"{algorithm} here learns continuous actions, and this task has discrete ones; "
+                         "choose a task with continuous actions")  # fmt: skip
+    if group not in spec.observations:
+        raise UsageError(f"{algorithm} reads the observation group {group!r}; this task has "
+                         f"{', '.join(spec.observations)}")  # fmt: skip

@@ -21,6 +21,7 @@ from ..errors import UsageError
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
+from .learner import require_continuous
 from .networks import initialize_, linear_layers, mlp
 from .policy import Policy
 from .returns import gae
@@ -159,11 +160,7 @@ class PPO:
         planned_steps: int = 0,
     ):
         """`planned_steps`: environment steps of the whole run over all worlds, for annealing; 0 is unknown."""
-        if spec.discrete:
-            raise UsageError("ppo here learns continuous actions, and this task has discrete ones; "
-                             "choose a task with continuous actions")  # fmt: skip
-        if GROUP not in spec.observations:
-            raise UsageError(f"ppo reads the observation group {GROUP!r}; this task has {', '.join(spec.observations)}")
+        require_continuous(spec, GROUP, "ppo")
         if planned_steps <= 0 and (config.anneal > 0 or config.final_log_std is not None):
             raise UsageError(f"settings anneal = {config.anneal} and final_log_std = {config.final_log_std} need the "
                              f"planned number of steps; give --steps, or set them to 0 and none")  # fmt: skip

@@ -27,6 +27,7 @@ from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
 from .distributions import tanh_gaussian_action
+from .learner import require_continuous
 from .policy import Policy
 from .sac_update import Networks, Rates, Transitions, update
 from .settings import require, setting
@@ -90,11 +91,7 @@ class SAC:
         planned_steps: int = 0,
     ):
         """`planned_steps`: environment steps of the whole run over all worlds, to judge compiling; 0 is unknown."""
-        if spec.discrete:
-            raise UsageError("sac here learns continuous actions, and this task has discrete ones; "
-                             "choose a task with continuous actions")  # fmt: skip
-        if GROUP not in spec.observations:
-            raise UsageError(f"sac reads the observation group {GROUP!r}; this task has {', '.join(spec.observations)}")
+        require_continuous(spec, GROUP, "sac")
         self.spec, self.config, self.num_envs, self.device = spec, config, num_envs, torch.device(device)
         self.collect_steps = config.collect_steps
         self.request = Sample(config.batch_size)
@@ -110,7 +107,7 @@ class SAC:
 
         entropy = -float(self._action_dim) if config.target_entropy is None else config.target_entropy
         self._rates = Rates(config.learning_rate, config.discount, config.tau, entropy)
-        self._compiled = _should_compile(config, num_envs, planned_steps)
+        self._compiled = _should_compile(config, num_envs, planned_steps, self.device)
         self._update: Callable[..., dict[str, Tensor]] = update
         if self._compiled:
             self._update = _compiled_update(self.device)
@@ -139,7 +136,8 @@ class SAC:
         else:
             out, _ = forward(self.networks.actor, self._normalize(x), self._act_work)
             noise = torch.randn(shape, generator=self.generator, device=self.device)
-            action = tanh_gaussian_action(*out[0].chunk(2, -1), noise)
+            mean, log_std = out[0].chunk(2, -1)
+            action = tanh_gaussian_action(mean, log_std, noise)
         self.steps += len(x)
         return action.to(obs[GROUP].device), {}, state
 
@@ -211,20 +209,24 @@ class SAC:
         return {**tensors, "log_alpha": n.log_alpha, "steps": n.steps}
 
 
-def _should_compile(config: SACConfig, num_envs: int, planned_steps: int) -> bool:
-    """Whether to compile the update: asked for, or there is a C++ compiler and time to win back the wait."""
-    if config.compile != "auto":
-        return config.compile == "on"
+def _should_compile(config: SACConfig, num_envs: int, planned_steps: int, device: torch.device) -> bool:
+    """Whether to compile the update: asked for, or there is a compiler and time to win back the wait."""
+    # torch needs a C++ compiler for the CPU; for CUDA it brings its own
+    able = device.type != "cpu" or shutil.which("c++") is not None or shutil.which("g++") is not None
+    if config.compile == "on" and not able:
+        raise UsageError("setting compile = 'on': needs a C++ compiler, and there is no c++ or g++ on PATH; "
+                         "install one (apt install g++), or set compile=off")  # fmt: skip
     planned_updates = planned_steps // (num_envs * config.collect_steps) * config.updates
-    compiler = shutil.which("c++") or shutil.which("g++")
-    return compiler is not None and planned_updates >= COMPILE_PAYS_AFTER
+    return config.compile == "on" or (config.compile == "auto" and able and planned_updates >= COMPILE_PAYS_AFTER)
 
 
 def _compiled_update(device: torch.device) -> Callable[..., dict[str, Tensor]]:
     """`update` compiled whole at its first call, which reports how long that took."""
     # on the CPU a C++ wrapper around the kernels saves Python's share between them, 2 % of an update
     options = {"cpp_wrapper": True} if device.type == "cpu" else {}
-    compiled = torch.compile(update, fullgraph=True, dynamic=False, isolate_recompiles=True, options=options)
+    compiled = torch.compile(  # pyright: ignore[reportCallIssue]  (torch's stub lacks isolate_recompiles)
+        update, fullgraph=True, dynamic=False, isolate_recompiles=True, options=options
+    )
     first = True
 
     def call(*arguments: Any) -> dict[str, Tensor]:
