@@ -77,6 +77,12 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
         "discount": 0.97,
         "final_log_std": -2.0,
     },
+    ("sac", "gym:Pendulum-v1"): {
+        "steps": 10_000,
+        "learning_rate": 1e-3,
+        "learning_starts": 500,
+        "capacity": 10_000,
+    },
 }
 
 
