@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -23,10 +22,8 @@ def last_json(out: str) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
-def test_help_teaches_and_answers_at_once():
-    began = time.monotonic()
+def test_help_teaches_and_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-m", "poise", "--help"], capture_output=True, text=True, check=True)
-    assert time.monotonic() - began < 2.0  # 0.5 s on an idle machine; this one may be busy
     assert "poise train ppo --task reach/fr3" in done.stdout and "poise deploy" in done.stdout
     code = "import sys; from poise.cli import build_parser; build_parser(); assert not {'torch', 'mujoco'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
