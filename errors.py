@@ -8,8 +8,7 @@
     ├── DatasetError           a demonstration file that cannot be read or written
     └── RobotError
         ├── NotConnectedError  the device or its control process does not answer
-        ├── LimitViolatedError a command beyond the arm's limits
-        └── StaleStateError    a reading or command older than the arm may act on
+        └── LimitViolatedError a pose or a way beyond the arm's limits
 
 Every message says what was expected, what came, and what to do.
 """
@@ -54,10 +53,6 @@ class NotConnectedError(RobotError):
 
 class LimitViolatedError(RobotError):
     """A command beyond the arm's limits."""
-
-
-class StaleStateError(RobotError):
-    """A reading or command too old to act on."""
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:

@@ -56,9 +56,3 @@ def tanh_gaussian_gradient(sample: TanhGaussian, d_action: Tensor, d_log_prob: T
     d_mean = d_action * (1.0 - a.square()) + 2.0 * d_log_prob * a
     d_log_std = (d_mean * sample.scaled_noise - d_log_prob) * sample.inside
     return d_mean, d_log_std
-
-
-def tanh_gaussian_log_prob(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
-    """Log density (B,) of the action tanh(u), u (B, A): for actions that another policy chose."""
-    log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
-    return tanh_gaussian(mean, log_std, (u - mean) * torch.exp(-log_std)).log_prob

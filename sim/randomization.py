@@ -55,7 +55,6 @@ WHATS: dict[str, What] = {
     "action_latency": What("", "s", nonnegative=True, operations=("set",)),
 }
 DISTRIBUTIONS = ("uniform", "loguniform", "normal", "integer")
-OPERATIONS = ("scale", "add", "set")
 WHEN = ("reset",)
 
 
