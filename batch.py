@@ -81,3 +81,7 @@ class Sample:
 
     batch_size: int  # rows; 0 asks for everything the buffer holds, in order
     length: int = 1  # consecutive steps a row; above 1 the batch leads with (B, T)
+    n_step: int = 1  # rewards summed in a row, fewer where an episode or the buffer ends: Batch.steps says how many
+    discount: float = 1.0  # of each further reward of an n-step row
+    priority: float = 0.0  # rows are drawn in proportion to their priority to this power; 0 draws uniformly
+    importance: float = 0.0  # Batch.weight undoes the preference to this power; 1 undoes it wholly

@@ -46,6 +46,10 @@ class ObsTerm:
             raise SpecError(f"observation {self.name!r}: source {self.source!r} is not one of {', '.join(SOURCES)}")
         if self.dtype not in ("float32", "uint8"):
             raise SpecError(f"observation {self.name!r}: dtype {self.dtype!r} is not float32 or uint8")
+        if self.dtype == "uint8" and len(self.shape) != 3:
+            raise SpecError(
+                f"observation {self.name!r}: an image has a shape (height, width, channels), not {self.shape}"
+            )
 
     @property
     def size(self) -> int:
@@ -122,6 +126,13 @@ class Spec:
             names = [t.name for t in terms]
             if len(set(names)) != len(names):
                 raise SpecError(f"observation group {group!r} names a term twice: {', '.join(names)}")
+            if len(terms) > 1 and any(t.dtype == "uint8" for t in terms):
+                raise SpecError(
+                    f"observation group {group!r}: an image is a group of its own, found {', '.join(names)}"
+                )
+            if len({t.history for t in terms}) > 1:
+                raise SpecError(f"observation group {group!r}: the terms of a group have one history, found "
+                                f"{', '.join(f'{t.name} {t.history}' for t in terms)}")  # fmt: skip
         names = [t.name for t in self.actions]
         if len(set(names)) != len(names):
             raise SpecError(f"the actions name a term twice: {', '.join(names)}")
@@ -134,6 +145,28 @@ class Spec:
     def obs_dim(self, group: str = "state") -> int:
         """Length of the flat vector of one observation group."""
         return sum(t.size for t in self.observations[group])
+
+    def obs_shape(self, group: str) -> tuple[int, ...]:
+        """Shape of one frame of a group: (dim,) of a flat vector, (height, width, channels) of an image."""
+        terms = self.observations[group]
+        return terms[0].shape if self.is_image(group) else (self.obs_dim(group),)
+
+    def is_image(self, group: str) -> bool:
+        return any(t.dtype == "uint8" for t in self.observations[group])
+
+    def history(self, group: str) -> int:
+        """Frames of a group that the policy sees at once; worlds and drivers deliver the newest alone."""
+        return self.observations[group][0].history
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The flat groups that a policy may read, in order."""
+        return tuple(g for g in self.observations if g not in NEVER_IN_POLICY_FILE and not self.is_image(g))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The cameras that a policy may read, in order."""
+        return tuple(g for g in self.observations if g not in NEVER_IN_POLICY_FILE and self.is_image(g))
 
     def slices(self, group: str = "state") -> dict[str, slice]:
         """Where each term lies in the group's flat vector."""
@@ -152,6 +185,11 @@ class Spec:
     def discrete(self) -> bool:
         return any(t.kind == "discrete" for t in self.actions)
 
+    @property
+    def choices(self) -> int:
+        """How many actions a task with one discrete action term has; 0 for continuous actions."""
+        return self.actions[0].n if len(self.actions) == 1 else 0
+
     # ---- checking ----------------------------------------------------------------------------
 
     def check(self, obs: Mapping[str, Any] | None = None, action: Any = None) -> None:
@@ -160,8 +198,9 @@ class Spec:
             for group in self.observations:
                 if group not in obs:
                     raise SpecError(f"observation group {group!r} is missing; got {', '.join(obs) or 'nothing'}")
-                if obs[group].shape[-1] != self.obs_dim(group):
-                    raise SpecError(f"observation group {group!r} should end in {self.obs_dim(group)} numbers, "
+                shape = self.obs_shape(group)
+                if tuple(obs[group].shape[-len(shape) :]) != shape:
+                    raise SpecError(f"observation group {group!r} should end in {', '.join(map(str, shape))} numbers, "
                                     f"got shape {tuple(obs[group].shape)}")  # fmt: skip
         if action is not None and action.shape[-1] != self.action_dim:
             raise SpecError(f"an action should end in {self.action_dim} numbers, got shape {tuple(action.shape)}")

@@ -14,6 +14,7 @@ from ..keyed import Stream
 from ..sim.make import make
 from ..sim.vec_env import VecEnv
 from ..spec import Spec
+from .learner import restart
 
 MOST_WORLDS = 256
 
@@ -95,7 +96,8 @@ def run_round(
     policy: Acts, env: VecEnv, seed: int, progress: Callable[[int], None] | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns (N,), lengths (N,) and successes (N,) or None of the first episode of every world."""
-    obs, state = env.reset(seed), policy.initial_state(env.num_envs)
+    obs, initial = env.reset(seed), policy.initial_state(env.num_envs)
+    state = initial
     running = torch.ones(env.num_envs, dtype=torch.bool)
     returns = torch.zeros(env.num_envs, dtype=torch.float64)
     lengths = torch.zeros(env.num_envs, dtype=torch.float64)
@@ -111,7 +113,7 @@ def run_round(
             success = torch.zeros_like(running) if success is None else success
             success |= ended & step.success
         running = running & ~ended
-        obs = step.obs
+        obs, state = step.obs, restart(state, step.done, initial)
         if progress is not None and ended.any():
             progress(int(ended.sum()))
     return returns, lengths, success

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..batch import Batch, Sample, Step
@@ -34,6 +35,10 @@ class Buffer(Protocol):
 
     def sample(self, request: Sample, rng: np.random.Generator) -> Batch: ...
 
+    def set_priorities(self, rows: Tensor | None, priorities: Tensor) -> None:
+        """New priorities (B,) of the rows of a batch, for buffers that can draw by them."""
+        ...
+
     def save(self, folder: Path) -> dict[str, Any]:
         """Write what came since the last save as new files in `folder`; the manifest that names every file in use."""
         ...
@@ -48,6 +53,10 @@ class Learner(Protocol):
     request: Sample
     collect_steps: int
 
+    def initial_state(self, n: int) -> State:
+        """What `act` carries for n worlds at the start of an episode: leading (n,); empty for most learners."""
+        ...
+
     def act(self, obs: Obs, state: State) -> tuple[Tensor, dict[str, Tensor], State]:
         """An exploring action (N, A) in [-1, 1], what the buffer should keep with it, and the next state."""
         ...
@@ -59,7 +68,10 @@ class Learner(Protocol):
     def make_buffer(self) -> Buffer: ...
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One update; metrics as scalars on the learner's device."""
+        """One update; metrics as scalars on the learner's device.
+
+        An entry "priorities" (B,) is no metric: the loop hands it to the buffer, for `batch.rows`.
+        """
         ...
 
     def policy(self) -> Policy:
@@ -69,6 +81,13 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def restart(state: State, done: Tensor, initial: State) -> State:
+    """`state` with the rows of the worlds that are `done` (N,) as at the start of an episode."""
+    if not state or not done.any():
+        return state
+    return {k: torch.where(done.to(v.device).view(-1, *[1] * (v.ndim - 1)), initial[k], v) for k, v in state.items()}
 
 
 def require_continuous(spec: Spec, group: str, algorithm: str) -> None:

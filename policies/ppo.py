@@ -188,6 +188,9 @@ class PPO:
         """One update after every collect phase."""
         return 1
 
+    def initial_state(self, n: int) -> dict[str, Tensor]:
+        return {}
+
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
         """A Gaussian action, clipped for the world, and unclipped as the ratio needs it.

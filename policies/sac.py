@@ -121,6 +121,9 @@ class SAC:
         """`updates` after every collect phase, once the random phase is over."""
         return self.config.updates if env_steps >= self.config.learning_starts else 0
 
+    def initial_state(self, n: int) -> dict[str, Tensor]:
+        return {}
+
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
         """A sample of the policy (N, A) in [-1, 1] on the device of `obs`; uniform noise while learning has not begun.

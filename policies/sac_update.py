@@ -23,11 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .adam import Moments, adam_, zero_moments
 from .distributions import tanh_gaussian, tanh_gaussian_gradient
 from .stacked_mlp import Params, Workspace, draw, forward, input_gradient, parameter_gradient
-
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults, as the paper uses them
-
 
 # ---- the equations -----------------------------------------------------------------------------
 
@@ -71,8 +69,8 @@ class Networks:
     target_critic: Params
     log_alpha: Tensor  # ()
     steps: Tensor  # () updates made
-    critic_moments: tuple[Params, Params]  # first, second
-    actor_moments: tuple[Params, Params]  # of the actor's parameters and then log_alpha
+    critic_moments: Moments
+    actor_moments: Moments  # of the actor's parameters and then log_alpha
 
     @staticmethod
     def draw(obs_dim: int, action_dim: int, hidden: tuple[int, ...], init_alpha: float,
@@ -82,11 +80,8 @@ class Networks:
         critic = [p.to(device) for p in draw(2, [obs_dim + action_dim, *hidden, 1], generator)]
         log_alpha = torch.tensor(init_alpha, dtype=torch.float32, device=device).log()
 
-        def moments(params: Params) -> tuple[Params, Params]:
-            return [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
-
         return Networks(actor, critic, [p.clone() for p in critic], log_alpha, torch.zeros((), device=device),
-                        moments(critic), moments([*actor, log_alpha]))  # fmt: skip
+                        zero_moments(critic), zero_moments([*actor, log_alpha]))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -152,23 +147,6 @@ def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace,
         "policy/entropy": -sample.log_prob.mean(),
         "alpha": alpha,
     }
-
-
-def adam_(params: Params, gradient: Params, moments: tuple[Params, Params], steps: Tensor, rate: float) -> None:
-    """One step of Adam (Kingma & Ba 2015, algorithm 1) in place; `steps` counts this one already."""
-    if not torch.compiler.is_compiling():
-        # the kernel inside torch.optim.Adam(fused=True): one pass over memory instead of seven
-        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
-            params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1, beta2=BETA_2,
-            weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
-        )  # fmt: skip
-        return
-    step_size = rate / (1.0 - BETA_1**steps)
-    root = (1.0 - BETA_2**steps).sqrt()
-    for p, g, m, v in zip(params, gradient, *moments, strict=True):
-        m.lerp_(g, 1.0 - BETA_1)
-        v.mul_(BETA_2).addcmul_(g, g, value=1.0 - BETA_2)
-        p.sub_(step_size * m / (v.sqrt() / root + EPSILON))
 
 
 def polyak_(target: Params, source: Params, tau: float) -> None:

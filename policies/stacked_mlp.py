@@ -1,4 +1,4 @@
-"""K perceptrons of one shape side by side, with a hand-written backward pass: the inner loop of SAC.
+"""K perceptrons of one shape side by side, with a hand-written backward pass: the inner loop of the learners.
 
 Twin critics become one batched product a layer, and an actor is the case K = 1. The derivative is written out
 because autograd spends a third of an update on the CPU on fresh memory: here every product lands in a buffer
@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+ACTIVATIONS = ("relu", "tanh", "elu")  # those whose derivative follows from their output
 
 Params = list[Tensor]  # weight 0, bias 0, weight 1, bias 1, …; biases are (K, 1, out)
 
@@ -63,46 +66,64 @@ class Workspace:
         return Workspace([None] * (len(params) // 2), [None] * (len(params) // 2), [None] * len(params))
 
 
-def forward(params: Params, x: Tensor, work: Workspace) -> tuple[Tensor, list[Tensor]]:
-    """Outputs (K, B, O) for inputs (B, I), and the hidden activations that the backward pass wants."""
+def forward(params: Params, x: Tensor, work: Workspace, activation: str = "relu") -> tuple[Tensor, list[Tensor]]:
+    """Outputs (K, B, O) for inputs (B, I) or (K, B, I), and the hidden activations that the backward pass wants."""
     h, hidden = x.expand(len(params[0]), -1, -1), []
     for i in range(len(params) // 2 - 1):
-        h = torch.bmm(h, params[2 * i], out=work.hidden[i]).add_(params[2 * i + 1]).relu_()
+        h = _activate_(torch.bmm(h, params[2 * i], out=work.hidden[i]).add_(params[2 * i + 1]), activation)
         hidden.append(h)  # (K, B, H)
     return torch.bmm(h, params[-2].mT) + params[-1], hidden
 
 
-def parameter_gradient(params: Params, x: Tensor, hidden: list[Tensor], d_out: Tensor, work: Workspace) -> Params:
-    """dJ/dparameter for every parameter, given dJ/doutput (K, B, O) at inputs x (B, I)."""
+def parameter_gradient(
+    params: Params, x: Tensor, hidden: list[Tensor], d_out: Tensor, work: Workspace, activation: str = "relu"
+) -> Params:
+    """dJ/dparameter for every parameter, given dJ/doutput (K, B, O) at inputs x (B, I) or (K, B, I)."""
     inputs = [x.expand(len(params[0]), -1, -1), *hidden]
     gradient = list(work.gradient)
     gradient[-2] = torch.bmm(d_out.mT, hidden[-1], out=gradient[-2])
     gradient[-1] = torch.sum(d_out, 1, keepdim=True, out=gradient[-1])
-    for i, delta in _backpropagate(params, hidden, d_out, work):
+    for i, delta in _backpropagate(params, hidden, d_out, work, activation):
         gradient[2 * i] = torch.bmm(inputs[i].mT, delta, out=gradient[2 * i])
         gradient[2 * i + 1] = torch.sum(delta, 1, keepdim=True, out=gradient[2 * i + 1])
     return gradient  # type: ignore[return-value]
 
 
-def input_gradient(params: Params, hidden: list[Tensor], d_out: Tensor, first: int, work: Workspace) -> Tensor:
+def input_gradient(
+    params: Params, hidden: list[Tensor], d_out: Tensor, first: int, work: Workspace, activation: str = "relu"
+) -> Tensor:
     """dJ/dx (B, I - first) for the inputs from column `first` on, summed over the networks that share them."""
-    *_, (_, delta) = _backpropagate(params, hidden, d_out, work)
+    *_, (_, delta) = _backpropagate(params, hidden, d_out, work, activation)
     return torch.bmm(delta, params[0][:, first:].mT).sum(0)
 
 
-def _backpropagate(params: Params, hidden: list[Tensor], d_out: Tensor, work: Workspace):
+def _backpropagate(params: Params, hidden: list[Tensor], d_out: Tensor, work: Workspace, activation: str):
     """(layer, dJ/dpre-activation (K, B, H)) from the last hidden layer to the first."""
     delta = torch.bmm(d_out, params[-2], out=work.delta[-1])
     for i in reversed(range(len(hidden))):
-        delta = _through_relu(delta, hidden[i])
+        delta = _through(delta, hidden[i], activation)
         yield i, delta
         if i > 0:
             delta = torch.bmm(delta, params[2 * i].mT, out=work.delta[i - 1])
 
 
-def _through_relu(delta: Tensor, activation: Tensor) -> Tensor:
-    """`delta` where the unit was active, else 0."""
+def _activate_(x: Tensor, activation: str) -> Tensor:
+    """The activation of x, in place."""
+    if activation == "relu":
+        return x.relu_()
+    return x.tanh_() if activation == "tanh" else F.elu_(x)
+
+
+def _through(delta: Tensor, h: Tensor, activation: str) -> Tensor:
+    """`delta` times the activation's derivative, in terms of its output `h`."""
     if torch.compiler.is_compiling():
-        return torch.where(activation > 0, delta, 0.0)
+        if activation == "relu":
+            return torch.where(h > 0, delta, 0.0)
+        return delta * (1.0 - h.square()) if activation == "tanh" else torch.where(h > 0, delta, delta * (h + 1.0))
     # the same in place and in one pass
-    return torch.ops.aten.threshold_backward.grad_input(delta, activation, 0.0, grad_input=delta)
+    aten = torch.ops.aten
+    if activation == "relu":
+        return aten.threshold_backward.grad_input(delta, h, 0.0, grad_input=delta)
+    if activation == "tanh":
+        return aten.tanh_backward.grad_input(delta, h, grad_input=delta)
+    return aten.elu_backward.grad_input(delta, 1.0, 1.0, 1.0, True, h, grad_input=delta)

@@ -28,6 +28,7 @@ from ..keyed import Stream
 from ..sim.make import make
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .evaluate import Evaluation, evaluate
+from .learner import restart
 from .policy import Policy
 from .recipes import Recipe, RunSettings, recipe
 from .run_folder import RunFolder, describe_machine, read_config
@@ -129,7 +130,8 @@ class _Run:
         self.seconds = 0.0  # of training, over all sittings
         self.best = -math.inf
         self.last: Evaluation | None = None
-        self.state: Mapping[str, Tensor] = {}  # what a recurrent learner carries
+        self.initial_state = learner.initial_state(env.num_envs)
+        self.state: Mapping[str, Tensor] = self.initial_state  # what a recurrent learner carries
         self.episodes = EpisodeStatistics(env.num_envs)
         self.metrics = MetricMeans()
         self.next_log = self.next_eval = 0
@@ -172,10 +174,15 @@ class _Run:
             step = self.env.step(action)
             self.buffer.add(obs, action, extras, step)
             self.episodes.add(step)
+            self.state = restart(self.state, step.done, self.initial_state)
             obs = step.obs
             self.steps += self.env.num_envs
         for _ in range(self.learner.updates_due(self.steps)):
-            self.metrics.add(self.learner.update(self.buffer.sample(self.learner.request, self.rng)))
+            batch = self.buffer.sample(self.learner.request, self.rng)
+            metrics = self.learner.update(batch)
+            if "priorities" in metrics:
+                self.buffer.set_priorities(batch.rows, metrics.pop("priorities"))
+            self.metrics.add(metrics)
         return obs
 
     def _begin(self) -> Mapping[str, Tensor]:

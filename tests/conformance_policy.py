@@ -18,7 +18,7 @@ from torch import Tensor
 
 from poise.batch import Step
 from poise.policies.checkpoint import load_checkpoint, save_checkpoint
-from poise.policies.learner import Learner
+from poise.policies.learner import Learner, restart
 from poise.policies.policy import Policy
 from poise.policies.runner import Runner
 from poise.spec import ActionTerm, ObsTerm, Spec
@@ -63,7 +63,7 @@ class _Training:
         self.buffer = self.learner.make_buffer()
         self.rng = np.random.default_rng(seed)
         self.env = Drift()
-        self.obs, self.state, self.steps = self.env.reset(seed), {}, 0
+        self.obs, self.state, self.steps = self.env.reset(seed), self.learner.initial_state(WORLDS), 0
         self.updates = 0
 
     def iterate(self, times: int) -> None:
@@ -74,9 +74,13 @@ class _Training:
                 assert all(len(x) == WORLDS and not x.requires_grad for x in extras.values())
                 step = self.env.step(action)
                 self.buffer.add(self.obs, action, extras, step)
+                self.state = restart(self.state, step.done, self.learner.initial_state(WORLDS))
                 self.obs, self.steps = step.obs, self.steps + WORLDS
             for _ in range(self.learner.updates_due(self.steps)):
-                metrics = self.learner.update(self.buffer.sample(self.learner.request, self.rng))
+                batch = self.buffer.sample(self.learner.request, self.rng)
+                metrics = self.learner.update(batch)
+                if "priorities" in metrics:
+                    self.buffer.set_priorities(batch.rows, metrics.pop("priorities"))
                 self.updates += 1
                 assert metrics and all(v.ndim == 0 and torch.isfinite(v) for v in metrics.values()), metrics
 

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from poise.policies.stacked_mlp import Workspace, draw, forward, input_gradient, parameter_gradient
+from poise.policies.stacked_mlp import ACTIVATIONS, Workspace, draw, forward, input_gradient, parameter_gradient
 
 CASES = [(1, [3, 5, 4, 2]), (2, [6, 8, 8, 1]), (3, [2, 7, 1]), (2, [4, 6, 6, 6, 3])]
 
 
-def plain(params, x):
+def plain(params, x, activation=torch.relu):
     """The same perceptrons in the words of a textbook: (K, B, O)."""
     outs = []
     for k in range(len(params[0])):
         h = x
         for i in range(len(params) // 2 - 1):
-            h = torch.relu(h @ params[2 * i][k] + params[2 * i + 1][k])
+            h = activation(h @ params[2 * i][k] + params[2 * i + 1][k])
         outs.append(h @ params[-2][k].T + params[-1][k])
     return torch.stack(outs)
 
@@ -26,20 +26,21 @@ def drawn(networks, sizes, rows=9):
     return params, x, torch.randn(networks, rows, sizes[-1], generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize(("networks", "sizes"), CASES)
-def test_outputs_and_gradients_equal_autograd(networks, sizes, kept):
+def test_outputs_and_gradients_equal_autograd(networks, sizes, kept, activation):
     params, x, d_out = drawn(networks, sizes)
     work = Workspace.kept(params, 9, 9) if kept else Workspace.none(params)
     leaves, at = [p.clone().requires_grad_() for p in params], x.clone().requires_grad_()
-    expected = plain(leaves, at)
+    expected = plain(leaves, at, getattr(torch.nn.functional, activation))
     wanted = torch.autograd.grad(expected, [*leaves, at], d_out)
     for _ in range(2):  # a workspace used before gives the same
-        out, hidden = forward(params, x, work)
+        out, hidden = forward(params, x, work, activation)
         torch.testing.assert_close(out, expected.detach())
-        found = [t.clone() for t in parameter_gradient(params, x, hidden, d_out, work)]
-        out, hidden = forward(params, x, work)
-        tail = input_gradient(params, hidden, d_out, 1, work)
+        found = [t.clone() for t in parameter_gradient(params, x, hidden, d_out, work, activation)]
+        out, hidden = forward(params, x, work, activation)
+        tail = input_gradient(params, hidden, d_out, 1, work, activation)
         torch.testing.assert_close(found, list(wanted[:-1]))
         torch.testing.assert_close(tail, wanted[-1][:, 1:])
 

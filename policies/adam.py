@@ -1,0 +1,54 @@
+"""Adam on lists of tensors, in place, in one call: what the hand-written updates share.
+
+    m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2                      Kingma & Ba 2015, algorithm 1
+    p <- p - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+Nothing here waits for a device: the count of steps is a tensor, and the step size may be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # the paper's defaults
+
+Moments = tuple[list[Tensor], list[Tensor]]  # first, second
+
+
+def zero_moments(params: Sequence[Tensor]) -> Moments:
+    return [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
+
+
+def adam_(
+    params: Sequence[Tensor],
+    gradient: Sequence[Tensor],
+    moments: Moments,
+    steps: Tensor,
+    rate: float | Tensor,
+    epsilon: float = EPSILON,
+) -> None:
+    """One step in place; `steps`, a scalar tensor, counts this one already."""
+    if not torch.compiler.is_compiling():
+        # the kernel inside torch.optim.Adam(fused=True): one pass over memory instead of seven
+        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+            params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1, beta2=BETA_2,
+            weight_decay=0.0, eps=epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return
+    step_size = rate / (1.0 - BETA_1**steps)
+    root = (1.0 - BETA_2**steps).sqrt()
+    for p, g, m, v in zip(params, gradient, *moments, strict=True):
+        m.lerp_(g, 1.0 - BETA_1)
+        v.mul_(BETA_2).addcmul_(g, g, value=1.0 - BETA_2)
+        p.sub_(step_size * m / (v.sqrt() / root + epsilon))
+
+
+def clip_norm_(gradient: Sequence[Tensor], most: float) -> Tensor:
+    """Scale the gradient in place so that its norm is at most `most`; the norm before, a scalar tensor."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradient)))
+    # clamped, not branched on: the host never looks. A norm that is not finite stays visible in the metric
+    torch._foreach_mul_(gradient, (most / (norm + 1e-6)).clamp_max(1.0))
+    return norm
