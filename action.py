@@ -9,6 +9,7 @@ process, so a policy meets on the arm the very mapping that it was trained with.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -69,5 +70,12 @@ def control_value(term: ActionTerm, action: Any) -> Any:
 
 def _like(values: tuple[float, ...], array: Any) -> Any:
     if isinstance(array, np.ndarray):  # asked first: this runs in every step of every world
-        return np.asarray(values, array.dtype)
+        return _constant(values, array.dtype)
     return array_namespace(array).asarray(values, dtype=array.dtype, device=array.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(values: tuple[float, ...], dtype: np.dtype) -> np.ndarray:
+    array = np.asarray(values, dtype)
+    array.flags.writeable = False  # shared by everyone who asks
+    return array

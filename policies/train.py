@@ -290,27 +290,31 @@ class EpisodeStatistics:
     """Return, length and success of the episodes that ended since they were last asked for."""
 
     def __init__(self, num_envs: int):
-        self._return = torch.zeros(num_envs, dtype=torch.float64)
-        self._length = torch.zeros(num_envs, dtype=torch.float64)
-        self._sums = torch.zeros(4, dtype=torch.float64)  # episodes, returns, lengths, successes
+        self._return = np.zeros(num_envs)
+        self._length = np.zeros(num_envs)
+        self._sums = np.zeros(4)  # episodes, returns, lengths, successes
         self._defines_success = False
 
     def add(self, step) -> None:
-        counts = 1.0 if step.mask is None else step.mask.double()
-        self._return += step.reward.double() * counts
-        self._length += counts
-        done = step.done if step.mask is None else step.done & step.mask
-        if done.any():
-            success = step.success.double()[done] if step.success is not None else torch.zeros(1)
+        reward, done = step.reward.numpy(force=True), step.done.numpy(force=True)
+        if step.mask is None:
+            self._return += reward
+            self._length += 1.0
+        else:
+            counts = step.mask.numpy(force=True)
+            self._return += np.where(counts, reward, 0.0)
+            self._length += counts
+            done = done & counts
+        if np.logical_or.reduce(done):
             self._defines_success = step.success is not None
-            ended = [done.sum(), self._return[done].sum(), self._length[done].sum(), success.sum()]
-            self._sums += torch.stack([x.double() for x in ended])
+            successes = 0 if step.success is None else step.success.numpy(force=True)[done].sum()
+            self._sums += (done.sum(), self._return[done].sum(), self._length[done].sum(), successes)
             self._return[done] = 0.0
             self._length[done] = 0.0
 
     def take(self) -> dict[str, float]:
         n, returns, lengths, successes = self._sums.tolist()
-        self._sums.zero_()
+        self._sums[:] = 0.0
         if n == 0:
             return {}
         values = {"train/return": returns / n, "train/length": lengths / n, "train/episodes": n}
@@ -320,7 +324,7 @@ class EpisodeStatistics:
         return {"return": self._return, "length": self._length, "sums": self._sums, "success": self._defines_success}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._return, self._length, self._sums = state["return"], state["length"], state["sums"]
+        self._return, self._length, self._sums = (np.array(state[k]) for k in ("return", "length", "sums"))
         self._defines_success = state["success"]
 
 
@@ -334,9 +338,9 @@ class MetricMeans:
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         if self._count == 0:
             self._sums = {k: v.detach().double() for k, v in metrics.items()}
-        else:
-            for name, value in metrics.items():
-                self._sums[name] = self._sums[name] + value
+        else:  # one call for all, since this runs with every update
+            sums = [self._sums[name] for name in metrics]
+            torch._foreach_add_(sums, list(metrics.values()))  # pyright: ignore[reportPrivateImportUsage]
         self._count += 1
 
     def means(self) -> dict[str, float]:

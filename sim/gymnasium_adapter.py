@@ -29,7 +29,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ..action import control_value
@@ -37,6 +37,7 @@ from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
 from ..spec import ActionTerm, ObsTerm, Spec
+from .worlds import SUCCESS, Worlds
 
 # Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
 PACKAGES = {
@@ -63,11 +64,8 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
         {"render_mode": render_mode} if render_mode else {}
     )  # not every environment takes the argument
     try:
-        worlds = SyncVectorEnv(
-            [lambda: gymnasium.make(id, **options)] * num_envs,
-            copy=False,  # GymVecEnv copies what it hands out
-            autoreset_mode=AutoresetMode.DISABLED,
-        )
+        # GymVecEnv checks every action itself
+        worlds = Worlds([lambda: gymnasium.make(id, disable_env_checker=True, **options)] * num_envs)
     except gymnasium.error.UnregisteredEnv as error:
         raise _unknown_id(id, error) from None
     except (gymnasium.error.Error, ImportError) as error:
@@ -83,6 +81,10 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
 
 class GymVecEnv:
     """N worlds of a Gymnasium VectorEnv, in whichever auto-reset mode it declares.
+
+    A world whose reward or observation is not finite never reaches the learner: that step has reward 0, its successor
+    is the observation before, the episode is truncated, and `bad_worlds` counts it. In modes other than DISABLED
+    nobody but the VectorEnv can reset the world, so there the step is masked, and a bad observation is an error.
 
     In DISABLED mode the VectorEnv must take a list of seeds and `options["reset_mask"]`, as Gymnasium's own do.
 
@@ -109,6 +111,7 @@ class GymVecEnv:
         )
         self._worlds = np.arange(self.num_envs)
         self._seed = seed
+        self.bad_worlds = 0  # worlds that broke since this env was made
         self._running = False
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: worlds whose next step is their reset
         self._begin(seed)
@@ -123,7 +126,8 @@ class GymVecEnv:
             raw, _ = self._env.reset(seed=int(self._stream.integer(0, 0)[0]))
         self._resetting[:] = False
         self._running = True
-        return self._obs(raw)
+        self._last_obs = self._obs(raw)
+        return self._last_obs
 
     def step(self, action: Tensor) -> Step:
         """Apply action (N, A) in [-1, 1] for one control period (discrete: (N, 1) int64).
@@ -137,27 +141,33 @@ class GymVecEnv:
             raise PoiseError(f"{self._name}: step() came before the first reset(seed); call reset first")
         command = self._command(action)
         raw, reward, terminated, truncated, info = self._env.step(command.copy())  # some scale it in place
-        done = np.logical_or(terminated, truncated)
         next_obs = obs = self._obs(raw)
+        reward = np.array(reward, np.float32)
         mask = None
+        if not (math.isfinite(np.add.reduce(reward)) and self._sound(obs)):
+            obs, reward, terminated, truncated, mask = self._contain(obs, reward, terminated, truncated)
+            next_obs = obs
+        self._last_obs = obs
+        done = np.logical_or(terminated, truncated)
         if self._mode is AutoresetMode.DISABLED:
             self._history.add(command, raw)
-            if done.any():
+            if np.logical_or.reduce(done):
                 self._episode += done
                 raw = self._reset_worlds(done)
                 self._history.start(done, raw)
-                obs = self._obs(raw)
+                obs = self._last_obs = self._obs(raw)
         elif self._mode is AutoresetMode.SAME_STEP:
             if done.any():
                 next_obs = self._with_final(obs, info, done)
         else:
             self._check_next_step(info, done)
-            mask = torch.from_numpy(~self._resetting)
+            ordinary = torch.from_numpy(~self._resetting)
+            mask = ordinary if mask is None else mask & ordinary
             self._resetting = done
         return Step(
             obs,
             next_obs,
-            torch.from_numpy(np.array(reward, np.float32)),
+            torch.from_numpy(reward),
             torch.from_numpy(np.array(terminated, bool)),
             torch.from_numpy(np.array(truncated, bool)),
             _success(info, done),
@@ -187,7 +197,8 @@ class GymVecEnv:
         self._require_replay("saved")
         if not self._running:
             raise RunError(f"{self._name}: there is no state to save before the first reset(seed)")
-        return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(), **self._history.state_dict()}
+        return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(),
+                "bad_worlds": self.bad_worlds, **self._history.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Replay every world's open episode; the observations to act on next.
@@ -220,7 +231,9 @@ class GymVecEnv:
                 ended = np.logical_or(terminated, truncated)
                 self._verify(t + 1, first <= t, ~ended)  # one that idles may end
         self._running = True
-        return self._obs(raw)
+        self.bad_worlds = int(state["bad_worlds"])
+        self._last_obs = self._obs(raw)
+        return self._last_obs
 
     def _verify(self, t: int, begun: np.ndarray, same: np.ndarray) -> None:
         """Raise for the first world that has begun its open episode and, at row t, differs from the record."""
@@ -239,6 +252,34 @@ class GymVecEnv:
                 "themselves unseeded, so no episode but the first can be replayed; use AutoresetMode.DISABLED"
             )
 
+    # ---- worlds that break -------------------------------------------------------------------
+
+    @staticmethod
+    def _sound(obs: Mapping[str, Tensor]) -> bool:
+        """Whether the flat observations are finite, as far as their sum tells; `_contain` looks again."""
+        return all(math.isfinite(np.add.reduce(x.numpy(), axis=None)) for x in obs.values() if x.is_floating_point())
+
+    def _contain(self, obs: Mapping[str, Tensor], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray):
+        """The same step with every trace of the broken worlds replaced: obs, reward, terminated, truncated, mask."""
+        bad_obs = np.zeros(self.num_envs, bool)
+        for values in obs.values():
+            if values.is_floating_point():
+                bad_obs |= ~torch.isfinite(values).flatten(1).all(1).numpy()
+        bad = bad_obs | ~np.isfinite(reward)
+        if not bad.any():  # only their sum was too large
+            return obs, reward, terminated, truncated, None
+        self.bad_worlds += int(bad.sum())
+        reward = np.where(bad, np.float32(0.0), reward)
+        if self._mode is not AutoresetMode.DISABLED:
+            if bad_obs.any():
+                raise PoiseError(f"{self._name}: world {np.flatnonzero(bad_obs)[0]} gave an observation that is not "
+                                 f"finite, and in auto-reset mode {self._mode.name} it cannot be reset from outside; "
+                                 f"use AutoresetMode.DISABLED")  # fmt: skip
+            return obs, reward, terminated, truncated, torch.from_numpy(~bad)
+        where = torch.from_numpy(bad)
+        sound = {g: torch.where(where.view(-1, *[1] * (x.ndim - 1)), self._last_obs[g], x) for g, x in obs.items()}
+        return sound, reward, terminated & ~bad, truncated | bad, None
+
     # ---- Gymnasium's side --------------------------------------------------------------------
 
     def _begin(self, seed: int) -> None:
@@ -256,16 +297,17 @@ class GymVecEnv:
 
     def _command(self, action: Tensor) -> np.ndarray:
         """What the VectorEnv takes for an action (N, A): controls in [low, high], or (N,) choices."""
-        given = action.detach().cpu().numpy()
+        given = action.numpy(force=True)
         space, term = self._action_space, self.spec.actions[0]
         if given.shape != (self.num_envs, term.size):
             raise SpecError(f"{self._name}: expected an action of shape ({self.num_envs}, {term.size}), "
                             f"got {given.shape}")  # fmt: skip
         if isinstance(space, spaces.Discrete):
-            if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= term.n:
+            # seen as unsigned, a negative number is a very large one
+            if given.dtype != np.int64 or np.maximum.reduce(given.view(np.uint64), axis=None) >= term.n:
                 raise SpecError(f"{self._name}: expected whole numbers from 0 to {term.n - 1}, got {given.tolist()}")
             return given[:, 0] + space.start
-        if not (np.abs(given) <= 1.0).all():  # also where it is NaN
+        if not np.maximum.reduce(np.abs(given), axis=None) <= 1.0:  # also where it is NaN
             world, index = np.argwhere(~(np.abs(given) <= 1.0))[0]
             raise SpecError(f"{self._name}: an action must lie in [-1, 1]; world {world} was given "
                             f"{given[world, index]} at index {index}")  # fmt: skip
@@ -279,7 +321,7 @@ class GymVecEnv:
             return {"state": torch.from_numpy(np.eye(self._obs_space.n, dtype=np.float32)[raw - self._obs_space.start])}
         return {"state": torch.from_numpy(np.array(raw, np.float32).reshape(len(raw), -1))}
 
-    def _with_final(self, obs: dict[str, Tensor], info: dict[str, Any], done: np.ndarray) -> dict[str, Tensor]:
+    def _with_final(self, obs: Mapping[str, Tensor], info: dict[str, Any], done: np.ndarray) -> dict[str, Tensor]:
         """SAME_STEP: the true successors, which info["final_obs"] keeps for the worlds that were reset."""
         final = info.get("final_obs")
         if final is None or not np.asarray(info.get("_final_obs", done))[done].all():
@@ -389,7 +431,7 @@ def _success(info: dict[str, Any], done: np.ndarray) -> Tensor | None:
 
 
 def _reported(info: dict[str, Any]) -> np.ndarray | None:
-    for key in ("is_success", "success"):
+    for key in SUCCESS:
         if key in info:
             said = np.array(info[key], bool)
             return said & np.asarray(info.get(f"_{key}", True), bool)

@@ -8,6 +8,7 @@ Legend: N worlds, n of them, A action. numpy inside, torch at the boundary (view
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 class TaskEnv:
     """N worlds of one task with randomized dynamics, automatic reset and true next observations.
 
-    A world whose physics breaks (NaN, instability) never reaches the learner: that step has reward 0, its
+    A world whose physics or reward breaks (NaN, instability) never reaches the learner: that step has reward 0, its
     successor is the last sound observation, the episode is truncated, and `bad_worlds` counts it.
     """
 
@@ -101,6 +102,9 @@ class TaskEnv:
             self.sensors.prepare(due, self.worlds[due], self.episodes[due], self.steps[due], self.params)
         next_obs = self._observe(state)
         at_limit = self.steps >= self.max_episode_steps
+        if not math.isfinite(np.add.reduce(reward)):
+            broken = np.flatnonzero(~np.isfinite(reward))
+            bad = broken if bad is None else np.union1d(bad, broken)
         if bad is not None:
             reward, terminated, success, at_limit, next_obs = self._contain(
                 bad, reward, terminated, success, at_limit, next_obs

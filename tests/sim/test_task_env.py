@@ -142,6 +142,23 @@ def test_a_world_that_breaks_is_contained_and_the_others_notice_nothing(poison):
     assert env.bad_worlds == 1 and env.state_dict()["bad_worlds"] == 1
 
 
+class Unpaid(TwoLink):
+    """World 1's reward is no number when its first joint is commanded hard."""
+
+    def reward(self, state, action):
+        return np.where(action[:, 0] > 0.9, np.nan, super().reward(state, action))
+
+
+def test_a_reward_that_is_not_finite_ends_that_world_s_episode_alone():
+    env = TaskEnv(Unpaid(), 3)
+    before = env.reset(0)
+    step = env.step(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+    assert env.bad_worlds == 1 and step.truncated.tolist() == [False, True, False] and not step.terminated.any()
+    assert step.reward[1] == 0.0 and torch.isfinite(step.reward).all()
+    assert torch.equal(step.next_obs["state"][1], before["state"][1])
+    assert env.episodes.tolist() == [0, 1, 0]
+
+
 def test_latency_is_drawn_for_every_world_and_episode():
     env = TaskEnv(TwoLink(), 64, Randomization((LATENCY,)))
     env.reset(0)
