@@ -128,6 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("sim", "learners", "checkpoint"),
         help="sim: the engine; learners: cost of a step; checkpoint: what saving costs",
     )
+    p.add_argument("--only", metavar="NAME", help="learners: only the rows whose name contains this")
+    p.add_argument("--seconds", type=float, metavar="S", help="learners: seconds of measuring for every row (60)")
     return parser
 
 
@@ -302,7 +304,10 @@ def _bench(options) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    rows = module.rows()
+    wishes = {k: v for k, v in (("only", options.only), ("seconds", options.seconds)) if v is not None}
+    if wishes and options.what != "learners":
+        raise UsageError(f"poise bench {options.what} takes neither --only nor --seconds")
+    rows = module.rows(**wishes)
     _print_rows(rows)
     return {"rows": rows}
 

@@ -1,9 +1,9 @@
-"""SAC's cost of one environment step against Stable-Baselines3, on HalfCheetah-v5 at equal hyper-parameters.
+"""What one environment step of learning costs, against Stable-Baselines3 at equal hyper-parameters.
 
-`python tests/benchmarks/bench_learners.py [seconds]` prints a table; `poise bench learners` shows the same rows.
-Two hidden layers of 256, batches of 256, one world, one update a step: the whole loop of either library while it
-learns (acting, stepping, storing, sampling, updating). One thread, CPU-seconds, short rounds of every side in turn
-in one process, so that a busy or throttled machine slows them alike; a row gives the median of the rounds' ratios.
+`poise bench learners [--only NAME] [--seconds S]` prints a table; so does this file by itself. Each pair is the whole
+loop of either library while it learns: acting, stepping, storing, sampling, updating. One thread, CPU-seconds, short
+rounds of both sides in turn in one process, so that a busy or throttled machine slows them alike; a row gives the
+median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -11,119 +11,158 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from poise.errors import UsageError
-from poise.policies.sac import SAC, SACConfig
+from poise.errors import UsageError, unknown_name
+from poise.policies.learner import restart
+from poise.policies.recipes import recipe
 from poise.policies.train import EpisodeStatistics, MetricMeans
 from poise.sim.make import make
 
-TASK = "HalfCheetah-v5"
-WARM_UP = 1000  # steps of random actions, which count for nobody
-BAR = 0.55
-
-Side = Callable[[int], float]  # makes so many steps and updates, gives CPU-milliseconds for one
+Side = Callable[[int], float]  # makes so many steps and the updates that go with them, gives CPU-milliseconds for one
 
 
-def _poise_side(compile: str) -> tuple[Side, float]:
-    """The training loop of train.py without its folder, and the seconds that the first update took."""
-    env = make(f"gym:{TASK}", 1, 0, threads=1)
-    learner = SAC(env.spec, SACConfig(learning_starts=WARM_UP, compile=compile), 1, 0)  # type: ignore[arg-type]
-    buffer, rng = learner.make_buffer(), np.random.default_rng(0)
-    episodes, metrics = EpisodeStatistics(1), MetricMeans()
-    obs, steps = env.reset(0), 0
+@dataclass(frozen=True)
+class Pair:
+    """Our loop, theirs, and what the ratio of their costs should be at most."""
 
-    def run(count: int) -> float:
-        nonlocal obs, steps
-        start = time.process_time()
-        for _ in range(count):
-            action, extras, _ = learner.act(obs, {})
-            step = env.step(action)
-            buffer.add(obs, action, extras, step)
-            episodes.add(step)
-            obs = step.obs
-            steps += 1
-            for _ in range(learner.updates_due(steps)):
-                metrics.add(learner.update(buffer.sample(learner.request, rng)))
-        return 1000.0 * (time.process_time() - start) / count
-
-    run(WARM_UP - 1)
-    start = time.monotonic()
-    run(1)
-    return run, time.monotonic() - start
+    what: str
+    ours: Callable[[], Side]
+    theirs: Callable[[], Side]
+    against: str
+    bar: float
+    steps: int  # of one round: a multiple of what either side collects between two updates
 
 
-def _sb3_side() -> Side:
-    """`SAC.learn`, timed from step to step, so that what a call to it sets up stays outside."""
-    try:
-        from stable_baselines3 import SAC as Theirs
-        from stable_baselines3.common.callbacks import BaseCallback
-    except ImportError:
-        raise UsageError("this compares with Stable-Baselines3: pip install 'poise[peers]'") from None
+def poise_side(algorithm: str, task: str, warm_up: int, settings: Mapping[str, Any]) -> Callable[[], Side]:
+    """The training loop of train.py without its folder; `warm_up` steps count for nobody."""
 
-    class Clock(BaseCallback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.times: list[float] = []
+    def make_side() -> Side:
+        chosen = recipe(algorithm, None, {"num_envs": 1, **settings})
+        env = make(task, 1, 0, threads=1)
+        learner = chosen.learner(env.spec, chosen.settings, 1, 0)
+        buffer, rng, initial = learner.make_buffer(), np.random.default_rng(0), learner.initial_state(1)
+        episodes, metrics = EpisodeStatistics(1), MetricMeans()
+        obs, state, steps = env.reset(0), initial, 0
 
-        def _on_step(self) -> bool:
-            self.times.append(time.process_time())
-            return True
+        def run(count: int) -> float:
+            nonlocal obs, state, steps
+            start, goal = time.process_time(), steps + count
+            while steps < goal:
+                for _ in range(learner.collect_steps):
+                    action, extras, state = learner.act(obs, state)
+                    step = env.step(action)
+                    buffer.add(obs, action, extras, step)
+                    episodes.add(step)
+                    state = restart(state, step.done, initial)
+                    obs = step.obs
+                    steps += 1
+                for _ in range(learner.updates_due(steps)):
+                    batch = buffer.sample(learner.request, rng)
+                    metrics.add(learner.update(batch))
+            return 1000.0 * (time.process_time() - start) / count
 
-    # its own defaults are the same: 3e-4, tau 0.005, discount 0.99, one update a step, ReLU, automatic temperature
-    model = Theirs("MlpPolicy", TASK, learning_starts=WARM_UP, batch_size=256, buffer_size=1_000_000,
-                   policy_kwargs={"net_arch": [256, 256]}, seed=0, device="cpu")  # fmt: skip
+        run(warm_up)
+        return run
 
-    def run(count: int) -> float:
-        clock = Clock()
-        model.learn(count + 1, callback=clock, reset_num_timesteps=False)
-        return 1000.0 * (clock.times[-1] - clock.times[0]) / count
-
-    run(WARM_UP)
-    return run
+    return make_side
 
 
-def rows(seconds: float = 120.0, steps: int = 40) -> list[dict[str, Any]]:
-    """The table, measured for about that long in rounds of so many steps: one dict a line, JSON values only."""
+def sb3_side(algorithm: str, id: str, warm_up: int, settings: Mapping[str, Any]) -> Callable[[], Side]:
+    """`learn` of Stable-Baselines3, timed from step to step, so that what a call to it sets up stays outside."""
+
+    def make_side() -> Side:
+        try:
+            import stable_baselines3
+            from stable_baselines3.common.callbacks import BaseCallback
+        except ImportError:
+            raise UsageError("this compares with Stable-Baselines3: pip install 'poise[peers]'") from None
+
+        class Clock(BaseCallback):
+            """Stops `learn` after so many steps, before an update that would count for nobody."""
+
+            def __init__(self, last: int) -> None:
+                super().__init__()
+                self.last, self.times = last, []
+
+            def _on_step(self) -> bool:
+                self.times.append(time.process_time())
+                return len(self.times) <= self.last
+
+        model = getattr(stable_baselines3, algorithm)("MlpPolicy", id, seed=0, device="cpu", **settings)
+
+        def run(count: int) -> float:
+            clock = Clock(count)
+            model.learn(count + 1, callback=clock, reset_num_timesteps=False)
+            return 1000.0 * (clock.times[count] - clock.times[0]) / count
+
+        run(warm_up)
+        return run
+
+    return make_side
+
+
+# what both sides are told; their other defaults are the same
+SAC_SB3 = {
+    "learning_starts": 1000,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+
+PAIRS = (
+    Pair(
+        "sac HalfCheetah-v5, fp32",
+        poise_side("sac", "gym:HalfCheetah-v5", 1001, {"learning_starts": 1000, "compile": "off"}),
+        sb3_side("SAC", "HalfCheetah-v5", 1001, SAC_SB3),
+        "stable-baselines3 SAC",
+        0.5,
+        40,
+    ),
+)
+
+
+def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:
+    """The table, each pair measured for about that many seconds: one dict a line, JSON values only."""
+    chosen = [pair for pair in PAIRS if only in pair.what]
+    if not chosen:
+        raise unknown_name("benchmark", only, [pair.what for pair in PAIRS])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        compiled, compile_seconds = _poise_side("on")
-        sides = {"compiled": compiled, "eager": _poise_side("off")[0], "stable-baselines3": _sb3_side()}
-        costs: dict[str, list[float]] = {name: [] for name in sides}
-        for side in sides.values():
-            side(steps)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline or len(costs["eager"]) < 3:
-            for name, side in sides.items():
-                costs[name].append(side(steps))
+        return [_measure(pair, seconds) for pair in chosen]
     finally:
         torch.set_num_threads(threads)
-    row = _row("compiled", costs, BAR)
-    return [row | {"compile_seconds": round(compile_seconds, 1)}, _row("eager", costs, None)]
 
 
-def _row(name: str, costs: dict[str, list[float]], bar: float | None) -> dict[str, Any]:
-    mine, theirs = costs[name], costs["stable-baselines3"]
-    ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-    row: dict[str, Any] = {
-        "what": f"sac {name}",
-        "cpu_ms_per_step": round(statistics.median(mine), 2),
-        "min": round(min(mine), 2),
-        "against": "stable-baselines3 sac",
-        "against_cpu_ms_per_step": round(statistics.median(theirs), 2),
-        "against_min": round(min(theirs), 2),
+def _measure(pair: Pair, seconds: float) -> dict[str, Any]:
+    ours, theirs = pair.ours(), pair.theirs()
+    costs: list[tuple[float, float]] = []
+    ours(pair.steps), theirs(pair.steps)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline or len(costs) < 3:
+        costs.append((ours(pair.steps), theirs(pair.steps)))
+    mine, other = zip(*costs, strict=True)
+    ratio = statistics.median(a / b for a, b in costs)
+    return {
+        "what": pair.what,
+        "cpu_ms_per_step": round(statistics.median(mine), 3),
+        "min": round(min(mine), 3),
+        "against": pair.against,
+        "against_cpu_ms_per_step": round(statistics.median(other), 3),
+        "against_min": round(min(other), 3),
         "ratio": round(ratio, 3),
+        "bar": pair.bar,
+        "passed": ratio <= pair.bar,
+        "rounds": len(costs),
     }
-    if bar is not None:
-        row |= {"bar": bar, "passed": ratio <= bar}
-    return row | {"rounds": len(mine)}
 
 
 if __name__ == "__main__":
-    for line in rows(float(sys.argv[1]) if len(sys.argv) > 1 else 120.0):
+    for line in rows(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0, *sys.argv[2:3]):
         print("  ".join(f"{key}={value}" for key, value in line.items()))
