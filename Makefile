@@ -7,7 +7,7 @@ BIN = .venv/bin
 RUN = $(BIN)/python -P -m
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: help setup demo test check format learning bench wheel clean
+.PHONY: help setup demo test check format learning learning-short bench wheel clean
 
 help:
 	@echo "make setup     create .venv with everything that use and development need"
@@ -16,6 +16,7 @@ help:
 	@echo "make check     format, lint, types, then the tests: what CI runs"
 	@echo "make format    rewrite the sources in the project's format"
 	@echo "make learning  the tests that train for minutes"
+	@echo "make learning-short  those of them that CI runs too (at most twenty minutes)"
 	@echo "make bench     simulation and learner benchmarks, beside other libraries"
 	@echo "make wheel     dist/poise-*.whl"
 	@echo "make clean     remove .venv and everything built; keeps runs/"
@@ -60,7 +61,10 @@ format: setup
 	$(RUN) ruff check --fix .
 
 learning: setup
-	$(RUN) pytest -m learning --timeout 3600
+	$(RUN) pytest -m learning --timeout 7200 -s
+
+learning-short: setup
+	$(RUN) pytest -m "learning and not long" --timeout 3600 -s
 
 bench: setup
 	$(RUN) poise bench sim

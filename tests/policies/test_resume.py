@@ -83,6 +83,7 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path, case):
 
 
 @pytest.mark.learning
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", CASES)
 def test_twenty_kills_leave_no_trace(tmp_path, case):
