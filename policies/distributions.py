@@ -1,4 +1,6 @@
-"""The tanh-Gaussian of soft actor-critic, as pure functions with their derivatives.
+"""Distributions over actions, as pure functions with their derivatives.
+
+The tanh-Gaussian of soft actor-critic:
 
     u = mu + sigma * eps,   eps ~ N(0, 1),   a = tanh(u)                                    Haarnoja 2018, eq. 20-21
     log pi(a) = sum_i [ log N(u_i; mu_i, sigma_i) - log(1 - tanh(u_i)^2) ]
@@ -6,7 +8,11 @@
 log(1 - tanh(u)^2) is written 2 (log 2 - u - softplus(-2u)): exact and finite however far u saturates, where
 log(1 - a^2 + 1e-6) is wrong from |u| = 7 on.
 
-Legend: B batch, A action.
+One of n choices, by logits:
+
+    log pi(a) = logits_a - log sum_i exp logits_i
+
+Legend: B batch, A action, n choices.
 """
 
 from __future__ import annotations
@@ -56,3 +62,81 @@ def tanh_gaussian_gradient(sample: TanhGaussian, d_action: Tensor, d_log_prob: T
     d_mean = d_action * (1.0 - a.square()) + 2.0 * d_log_prob * a
     d_log_std = (d_mean * sample.scaled_noise - d_log_prob) * sample.inside
     return d_mean, d_log_std
+
+
+# ---- the Gaussian with one deviation for all states ------------------------------------------------------------------
+
+
+def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density (...) of x (..., A) under independent Gaussians mean (..., A), log_std (A,)."""
+    z = (x - mean) * torch.exp(-log_std)
+    return -0.5 * z.square().sum(-1) - (log_std.sum() + 0.5 * math.log(2.0 * math.pi) * log_std.shape[-1])
+
+
+def gaussian_log_prob_gradient(x: Tensor, mean: Tensor, log_std: Tensor, d_log_prob: Tensor) -> tuple[Tensor, Tensor]:
+    """(dJ/dmean (B, A), dJ/dlog_std (A,)) of a loss J with dJ/dlog_prob (B,) at x (B, A)."""
+    inverse = torch.exp(-log_std)
+    z = (x - mean) * inverse
+    scaled = d_log_prob[:, None] * z  # (B, A)
+    return scaled * inverse, (scaled * z).sum(0) - d_log_prob.sum()
+
+
+def gaussian_entropy(log_std: Tensor) -> Tensor:
+    """Entropy [nat], a scalar; its derivative with respect to every log_std is 1."""
+    return log_std.sum(-1) + 0.5 * math.log(2.0 * math.pi * math.e) * log_std.shape[-1]
+
+
+def gaussian_kl(old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(old || new) [nat] (...), exact: means (..., A), log_std (A,)."""
+    variance_ratio = torch.exp(2.0 * (old_log_std - log_std))
+    shift = (old_mean - mean) * torch.exp(-log_std)
+    return (log_std - old_log_std + 0.5 * (variance_ratio + shift.square() - 1.0)).sum(-1)
+
+
+def gaussian_kl_gradient(
+    old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Tensor, d_kl: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(dJ/dmean (B, A), dJ/dlog_std (A,)) of a loss J with dJ/dKL (B,)."""
+    inverse = torch.exp(-log_std)
+    shift = (mean - old_mean) * inverse  # (B, A)
+    variance_ratio = torch.exp(2.0 * (old_log_std - log_std))
+    d = d_kl[:, None]
+    return d * shift * inverse, (d * (1.0 - variance_ratio - shift.square())).sum(0)
+
+
+# ---- one of n choices ------------------------------------------------------------------------------------------------
+
+
+def categorical_log_prob(action: Tensor, logits: Tensor) -> Tensor:
+    """Log probability (...) of the choices `action` (...) int64 under logits (..., n)."""
+    return torch.log_softmax(logits, -1).gather(-1, action[..., None])[..., 0]
+
+
+def categorical_log_prob_gradient(action: Tensor, logits: Tensor, d_log_prob: Tensor) -> Tensor:
+    """dJ/dlogits (B, n) of a loss J with dJ/dlog_prob (B,): one where it was chosen, minus the probability."""
+    d = d_log_prob[:, None]
+    return (-d * torch.softmax(logits, -1)).scatter_add(-1, action[:, None], d)
+
+
+def categorical_entropy(logits: Tensor) -> Tensor:
+    """Entropy [nat] (...) under logits (..., n)."""
+    log_p = torch.log_softmax(logits, -1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def categorical_entropy_gradient(logits: Tensor, d_entropy: Tensor) -> Tensor:
+    """dJ/dlogits (B, n) of a loss J with dJ/dentropy (B,): -p (log p + H)."""
+    log_p = torch.log_softmax(logits, -1)
+    p = log_p.exp()
+    return -d_entropy[:, None] * p * (log_p - (p * log_p).sum(-1, keepdim=True))
+
+
+def categorical_kl(old_logits: Tensor, logits: Tensor) -> Tensor:
+    """KL(old || new) [nat] (...), exact, for logits (..., n)."""
+    old_log_p = torch.log_softmax(old_logits, -1)
+    return (old_log_p.exp() * (old_log_p - torch.log_softmax(logits, -1))).sum(-1)
+
+
+def categorical_kl_gradient(old_logits: Tensor, logits: Tensor, d_kl: Tensor) -> Tensor:
+    """dJ/dlogits (B, n) of a loss J with dJ/dKL (B,): p - p_old."""
+    return d_kl[:, None] * (torch.softmax(logits, -1) - torch.softmax(old_logits, -1))
