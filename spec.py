@@ -46,10 +46,6 @@ class ObsTerm:
             raise SpecError(f"observation {self.name!r}: source {self.source!r} is not one of {', '.join(SOURCES)}")
         if self.dtype not in ("float32", "uint8"):
             raise SpecError(f"observation {self.name!r}: dtype {self.dtype!r} is not float32 or uint8")
-        if self.dtype == "uint8" and len(self.shape) != 3:
-            raise SpecError(
-                f"observation {self.name!r}: an image has a shape (height, width, channels), not {self.shape}"
-            )
 
     @property
     def size(self) -> int:
@@ -126,13 +122,6 @@ class Spec:
             names = [t.name for t in terms]
             if len(set(names)) != len(names):
                 raise SpecError(f"observation group {group!r} names a term twice: {', '.join(names)}")
-            if len(terms) > 1 and any(t.dtype == "uint8" for t in terms):
-                raise SpecError(
-                    f"observation group {group!r}: an image is a group of its own, found {', '.join(names)}"
-                )
-            if len({t.history for t in terms}) > 1:
-                raise SpecError(f"observation group {group!r}: the terms of a group have one history, found "
-                                f"{', '.join(f'{t.name} {t.history}' for t in terms)}")  # fmt: skip
         names = [t.name for t in self.actions]
         if len(set(names)) != len(names):
             raise SpecError(f"the actions name a term twice: {', '.join(names)}")
@@ -152,11 +141,17 @@ class Spec:
         return terms[0].shape if self.is_image(group) else (self.obs_dim(group),)
 
     def is_image(self, group: str) -> bool:
-        return any(t.dtype == "uint8" for t in self.observations[group])
+        """Whether a group is a camera: one term of uint8 with three axes."""
+        terms = self.observations[group]
+        return len(terms) == 1 and terms[0].dtype == "uint8" and len(terms[0].shape) == 3
 
     def history(self, group: str) -> int:
         """Frames of a group that the policy sees at once; worlds and drivers deliver the newest alone."""
-        return self.observations[group][0].history
+        histories = {t.history for t in self.observations[group]}
+        if len(histories) > 1:
+            raise SpecError(f"observation group {group!r}: the terms of a stacked group have one history, found "
+                            f"{', '.join(f'{t.name} {t.history}' for t in self.observations[group])}")  # fmt: skip
+        return histories.pop()
 
     @property
     def vectors(self) -> tuple[str, ...]:
