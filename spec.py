@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral
 from typing import Any
@@ -213,8 +213,12 @@ class Spec:
 
     def for_policy_file(self) -> Spec:
         """This Spec without the groups that only a simulator can fill."""
-        groups = {g: t for g, t in self.observations.items() if g not in NEVER_IN_POLICY_FILE}
-        return Spec(groups, self.actions, self.control_dt, self.action_horizon, self.robot, self.notes)
+        return self.only([g for g in self.observations if g not in NEVER_IN_POLICY_FILE])
+
+    def only(self, groups: Iterable[str]) -> Spec:
+        """This Spec with no other observations than these groups."""
+        kept = {g: self.observations[g] for g in groups}
+        return Spec(kept, self.actions, self.control_dt, self.action_horizon, self.robot, self.notes)
 
     # ---- JSON --------------------------------------------------------------------------------
 

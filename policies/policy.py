@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..history import stack_history
 from ..spec import Spec
-from .networks import linear_layers, mlp
+from .network_document import LSTM_STATE, check_network, groups_read, initial_state
+from .networks import PolicyNetwork
 from .policy_file import PolicyFile, read_policy, write_policy
 
 
@@ -31,42 +33,65 @@ class Policy:
     ):
         self.spec = spec.for_policy_file()
         self.algorithm, self.network = algorithm, dict(network)
+        check_network(self.network, self.spec, f"a policy of {algorithm}")
         self.provenance, self.evaluation = dict(provenance or {}), dict(evaluation or {})
         self.tensors = {name: t.detach().cpu().float().clone() for name, t in tensors.items()}
-        sizes = [self.spec.obs_dim(network["group"]), *network["hidden"], self.spec.action_dim]
-        self._actor = mlp(sizes, network["activation"])
-        with torch.no_grad():
-            for i, layer in enumerate(linear_layers(self._actor)):
-                layer.weight.copy_(self.tensors[f"actor.{i}.weight"])
-                layer.bias.copy_(self.tensors[f"actor.{i}.bias"])
-        self._actor.requires_grad_(False)
+        self._network = PolicyNetwork(self.spec, self.network).load_tensors_(self.tensors).requires_grad_(False)
+        self._seen = self.spec.only(groups_read(self.network))
 
     def initial_state(self, n: int) -> dict[str, Tensor]:
-        """What a recurrent policy would carry for n worlds; nothing for a perceptron."""
-        return {}
+        """What the policy carries for n worlds at the start of an episode: earlier frames, the LSTM's h and c."""
+        return initial_state(self.spec, self.network, n, lambda shape, dtype: torch.zeros(shape, dtype=DTYPES[dtype]))
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Actions (B, H, A) in [-1, 1] for observations group -> (B, dim), and the next state."""
-        x = obs[self.network["group"]]
+        """Actions for observations group -> (B, ...), and the next state.
+
+        Returns: (B, H, A) in [-1, 1], or of a discrete task the choices (B, H, 1) int64.
+        """
+        network = self.network
+        stacked, after = stack_history(self._seen, obs, state)
+        image = stacked[network["conv"]["group"]] if network.get("conv") else None
+        memory = (state[LSTM_STATE[0]], state[LSTM_STATE[1]]) if network.get("lstm") else None
+        x, memory = self._network(self._vector(stacked), image, memory)
+        if memory is not None:
+            after |= zip(LSTM_STATE, memory, strict=True)
+        x = x.unflatten(-1, (self.spec.action_horizon, -1))  # (B, H, outputs)
+        if network["head"] == "argmax":
+            return x.argmax(-1, keepdim=True), after
+        return torch.tanh(x) if network["head"] == "tanh" else x.clamp(-1.0, 1.0), after
+
+    def _vector(self, stacked: Mapping[str, Tensor]) -> Tensor | None:
+        """The vector groups side by side and normalized; nothing for a network that sees a camera alone."""
+        if not (groups := self.network["groups"]):
+            return None
+        x = stacked[groups[0]] if len(groups) == 1 else torch.cat([stacked[group] for group in groups], -1)
         if clip := self.network.get("normalizer_clip"):
             x = ((x - self.tensors["normalizer.mean"]) / self.tensors["normalizer.std"]).clamp(-clip, clip)
-        x = self._actor(x)
-        x = torch.tanh(x) if self.network["head"] == "tanh" else x.clamp(-1.0, 1.0)
-        return x[:, None, :], state
+        return x
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the policy file; errors as `write_policy`."""
+        write_policy(path, self.file())
+
+    def file(self) -> PolicyFile:
+        """What `save` writes."""
         tensors = {name: t.numpy() for name, t in self.tensors.items()}
-        write_policy(path, PolicyFile(self.spec, self.algorithm, self.network, tensors,
-                                      self.provenance, self.evaluation))  # fmt: skip
+        return PolicyFile(self.spec, self.algorithm, self.network, tensors, self.provenance, self.evaluation)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Policy:
         """The policy of a file; errors as `read_policy`."""
-        file = read_policy(path)
+        return cls.of(read_policy(path))
+
+    @classmethod
+    def of(cls, file: PolicyFile) -> Policy:
+        """The policy that a file's contents describe."""
         tensors = {name: torch.from_numpy(array.copy()) for name, array in file.tensors.items()}
         return cls(file.spec, file.algorithm, file.network, tensors, file.provenance, file.evaluation)
+
+
+DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:

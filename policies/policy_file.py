@@ -1,10 +1,7 @@
 """The policy file: one .safetensors file with weights, and in its header one JSON document. No torch here.
 
     header["poise"]  = {"format": 1, "role": "policy", "algorithm", "network", "spec", "provenance", "evaluation"}
-    actor.<i>.weight   (out, in) float32     linear layers, in order; the last one gives the action's mean
-    actor.<i>.bias     (out,)    float32
-    normalizer.mean    (obs,)    float32     where the network names a normalizer_clip
-    normalizer.std     (obs,)    float32
+    tensors          float32, under the names and with the shapes that network_document.py gives
 
 Reading runs no code from the file and imports nothing that it names. Everything a reader relies on is checked
 here, once: format, role, the tensors that network and Spec call for, their shapes, types and finiteness.
@@ -16,7 +13,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +23,9 @@ from safetensors.numpy import save
 from ..errors import PolicyFileError, SpecError
 from ..files import replace_durably
 from ..spec import Spec
+from .network_document import check_network, expected_tensors
 
 FORMAT = 1
-ACTIVATIONS = ("elu", "relu", "tanh")
-HEADS = ("tanh", "clip")
 
 
 @dataclass(frozen=True)
@@ -45,18 +40,6 @@ class PolicyFile:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def expected_tensors(spec: Spec, network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that this network needs to serve this Spec."""
-    sizes = [spec.obs_dim(network["group"]), *network["hidden"], spec.action_dim]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
-        shapes[f"actor.{i}.weight"] = (n_out, n_in)
-        shapes[f"actor.{i}.bias"] = (n_out,)
-    if network.get("normalizer_clip"):
-        shapes["normalizer.mean"] = shapes["normalizer.std"] = (sizes[0],)
-    return shapes
-
-
 def write_policy(path: str | os.PathLike[str], policy: PolicyFile) -> None:
     """Write the file in one piece: a reader sees the old file or the new one, never half of one.
 
@@ -65,7 +48,7 @@ def write_policy(path: str | os.PathLike[str], policy: PolicyFile) -> None:
     """
     path = Path(path)
     spec = policy.spec.for_policy_file()
-    _check_network(policy.network, spec, path)
+    check_network(policy.network, spec, path)
     _check_tensors(policy.tensors, expected_tensors(spec, policy.network), path)
     document = {
         "format": FORMAT,
@@ -106,7 +89,7 @@ def read_policy(path: str | os.PathLike[str]) -> PolicyFile:
     except SpecError as error:
         raise PolicyFileError(f"{path}: {error}") from None
     network = document["network"]
-    _check_network(network, spec, path)
+    check_network(network, spec, path)
     _check_tensors(tensors, expected_tensors(spec, network), path)
     return PolicyFile(spec, document["algorithm"], network, tensors,
                       document.get("provenance", {}), document.get("evaluation", {}))  # fmt: skip
@@ -148,26 +131,6 @@ def _document(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
             raise PolicyFileError(f"{path}: the header's {name!r} should be {kind.__name__}, "
                                   f"found {type(document.get(name)).__name__}")  # fmt: skip
     return document
-
-
-def _check_network(network: Mapping[str, Any], spec: Spec, path: Path) -> None:
-    def refuse(what: str, found: Any, expected: str):
-        raise PolicyFileError(f"{path}: network {what} is {found!r}, expected {expected}")
-
-    if network.get("kind") != "mlp":
-        refuse("kind", network.get("kind"), "'mlp'")
-    if network.get("group") not in spec.observations:
-        refuse("group", network.get("group"), f"one of the spec's groups: {', '.join(spec.observations)}")
-    hidden = network.get("hidden")
-    if not isinstance(hidden, list | tuple) or not all(type(n) is int and 0 < n <= 65536 for n in hidden):
-        refuse("hidden", hidden, "a list of layer sizes between 1 and 65536")
-    if network.get("activation") not in ACTIVATIONS:
-        refuse("activation", network.get("activation"), f"one of {', '.join(ACTIVATIONS)}")
-    if network.get("head") not in HEADS:
-        refuse("head", network.get("head"), f"one of {', '.join(HEADS)}")
-    clip = network.get("normalizer_clip")
-    if clip is not None and not (type(clip) in (int, float) and 0 < clip < float("inf")):
-        refuse("normalizer_clip", clip, "a positive number or nothing")
 
 
 def _check_tensors(tensors: Mapping[str, np.ndarray], expected: dict[str, tuple[int, ...]], path: Path) -> None:

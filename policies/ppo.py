@@ -239,7 +239,7 @@ class PPO:
 
     def policy(self) -> Policy:
         """The mean action, clipped to [-1, 1], as a detached copy."""
-        network: dict[str, Any] = {"kind": "mlp", "group": GROUP, "hidden": list(self.config.hidden),
+        network: dict[str, Any] = {"kind": "mlp", "groups": [GROUP], "hidden": list(self.config.hidden),
                                    "activation": self.config.activation, "head": "clip"}  # fmt: skip
         tensors = {}
         for i, layer in enumerate(linear_layers(self.networks.actor)):

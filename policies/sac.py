@@ -157,7 +157,7 @@ class SAC:
 
     def policy(self) -> Policy:
         """The deterministic policy tanh(mean), as a detached copy."""
-        network: dict[str, Any] = {"kind": "mlp", "group": GROUP, "hidden": list(self.config.hidden),
+        network: dict[str, Any] = {"kind": "mlp", "groups": [GROUP], "hidden": list(self.config.hidden),
                                    "activation": "relu", "head": "tanh"}  # fmt: skip
         *layers, last_weight, last_bias = self.networks.actor
         # ours are (1, in, out), the file's (out, in); of the last layer only the mean, not log_std

@@ -67,8 +67,6 @@ def _observations(spec: Spec, offered: Mapping[str, ObsTerm]) -> Iterator[str]:
                     yield f"{where}: its {name} is unknown; state it in the policy's spec (here it is {given!r})"
                 elif wanted != given:
                     yield f"{where}: {name} expected {wanted!r}, here it is {given!r}"
-            if term.history != 1:
-                yield f"{where}: history of {term.history} frames, this loop gives 1"
 
 
 def _actions(spec: Spec, robot: RobotSpec) -> Iterator[str]:

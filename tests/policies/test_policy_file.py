@@ -11,8 +11,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from poise.errors import PolicyFileError
+from poise.policies.network_document import expected_tensors
 from poise.policies.policy import Policy, load_policy
-from poise.policies.policy_file import PolicyFile, expected_tensors, read_policy, write_policy
+from poise.policies.policy_file import PolicyFile, read_policy, write_policy
 from poise.policies.runner import Runner
 from poise.spec import ActionTerm, ObsTerm, Spec
 
@@ -27,7 +28,7 @@ def spec() -> Spec:
 
 def example(activation: str = "elu", head: str = "clip", clip: float | None = 10.0) -> PolicyFile:
     rng = np.random.default_rng(0)
-    network = {"kind": "mlp", "group": "state", "hidden": HIDDEN, "activation": activation, "head": head}
+    network = {"kind": "mlp", "groups": ["state"], "hidden": HIDDEN, "activation": activation, "head": head}
     if clip:
         network["normalizer_clip"] = clip
     shapes = expected_tensors(spec(), network)
@@ -139,7 +140,7 @@ def test_a_wrong_type_is_refused(path):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("kind", "transformer", "kind"), ("group", "camera", "group"), ("hidden", [16, -1], "hidden"),
+    [("kind", "transformer", "kind"), ("groups", ["camera"], "groups"), ("hidden", [16, -1], "hidden"),
      ("hidden", 3, "hidden"), ("activation", "os.system", "activation"), ("head", None, "head"),
      ("normalizer_clip", -1, "normalizer_clip")],
 )  # fmt: skip

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from poise.policies.policy_file import PolicyFile, expected_tensors, write_policy
+from poise.policies.network_document import expected_tensors
+from poise.policies.policy_file import PolicyFile, write_policy
 from poise.sim.tasks.reach import reach_spec
 
 
@@ -21,7 +22,7 @@ def wild_policy_path(tmp_path_factory):
 
 def write_random(path, scale, spec=None, task="reach/fr3"):
     spec = spec or reach_spec()
-    network = {"kind": "mlp", "group": "state", "hidden": [8], "activation": "elu", "head": "tanh"}
+    network = {"kind": "mlp", "groups": ["state"], "hidden": [8], "activation": "elu", "head": "tanh"}
     rng = np.random.default_rng(0)
     tensors = {name: (scale * rng.normal(size=shape)).astype(np.float32)
                for name, shape in expected_tensors(spec, network).items()}  # fmt: skip

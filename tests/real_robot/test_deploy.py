@@ -15,7 +15,8 @@ import poise.real_robot.deploy as module
 from poise.datasets.episodes import EpisodeFile
 from poise.errors import DatasetError, PolicyFileError, SpecError, UsageError
 from poise.kinematics import forward_kinematics
-from poise.policies.policy_file import PolicyFile, expected_tensors, read_policy, write_policy
+from poise.policies.network_document import expected_tensors
+from poise.policies.policy_file import PolicyFile, read_policy, write_policy
 from poise.real_robot.deploy import deploy
 from poise.robots import FR3
 from poise.sim.tasks.reach import TARGET_HIGH, TARGET_LOW, Reach, reach_spec
@@ -121,7 +122,7 @@ def test_a_deployment_of_no_length_is_refused(policy_path, kwargs):
 
 
 def written(path, spec, task="reach/fr3"):
-    network = {"kind": "mlp", "group": "state", "hidden": [4], "activation": "elu", "head": "tanh"}
+    network = {"kind": "mlp", "groups": ["state"], "hidden": [4], "activation": "elu", "head": "tanh"}
     tensors = {k: np.zeros(s, np.float32) for k, s in expected_tensors(spec, network).items()}
     write_policy(path, PolicyFile(spec, "x", network, tensors, {"task": task} if task else {}))
     return path

@@ -65,7 +65,6 @@ MUTATIONS = {
     "source": (with_term("tool_pos", source="camera"), "source expected 'camera', here it is 'kinematics'"),
     "frame": (with_term("tool_pos", frame="world"), "frame expected 'world', here it is 'base'"),
     "name": (with_term("joint_pos", name="qpos"), "state/qpos: not available here"),
-    "history": (with_term("joint_pos", history=3), "history of 3 frames"),
     "goal's unit": (with_term("target_pos", unit="mm"), "unit expected 'mm'"),
     "goal's name": (with_term("target_pos", name="cube_pos"), "state/cube_pos: not available here"),
     "a sensor that is not there": (EXTRA, "state/force: not available here"),
@@ -111,5 +110,7 @@ def test_no_policy_that_fits_is_refused():
                     max_acceleration=FR3.acceleration, scale=(-0.2,) * 7, lead=(9.0,) * 7)  # fmt: skip
     assert differences(full, FR3, GOALS) == []
     assert differences(replace(SPEC, notes={"anything": 1}), FR3, GOALS) == []
+    stacked = tuple(replace(t, history=3) for t in SPEC.observations["state"])  # the policy keeps earlier frames itself
+    assert differences(replace(SPEC, observations={"state": stacked}), FR3, GOALS) == []
     bounded = with_term("joint_pos", low=-3.0, high=3.0)
     assert differences(bounded, FR3, GOALS) == []
