@@ -36,7 +36,8 @@ from ..action import control_value
 from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
-from ..spec import ActionTerm, ObsTerm, Spec
+from ..spec import ActionTerm, Spec
+from .gymnasium_spaces import Groups, short
 from .worlds import SUCCESS, Worlds
 
 # Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
@@ -47,6 +48,12 @@ PACKAGES = {
     **dict.fromkeys(("Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze"),
                     ("gymnasium-robotics", "gymnasium_robotics")),
 }  # fmt: skip
+
+# Poise's own environments: (where they are, time limit [steps])
+OWN = {
+    "poise/Catch-v0": ("poise.sim.tasks.catch:Catch", None),
+    "poise/CartPoleHidden-v0": ("poise.sim.tasks.cartpole_hidden:CartPoleHidden", 500),
+}
 
 
 def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None) -> GymVecEnv:
@@ -101,11 +108,12 @@ class GymVecEnv:
         self._env = env
         self._name = f"gym:{name or (env.spec.id if env.spec else type(env.unwrapped).__name__)}"
         self._mode = _autoreset_mode(env, self._name)
-        self._obs_space, self._action_space = env.single_observation_space, env.single_action_space
+        self._action_space = env.single_action_space
+        self._groups = Groups(env.single_observation_space, self._name, int(env.metadata.get("history", 1)))
         self.num_envs = env.num_envs
         self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps) or 0
         self.spec = Spec(
-            {"state": (_obs_term(self._obs_space, self._name),)},
+            self._groups.terms,
             (_action_term(self._action_space, self._name),),
             control_dt or _control_dt(env),
         )
@@ -126,7 +134,7 @@ class GymVecEnv:
             raw, _ = self._env.reset(seed=int(self._stream.integer(0, 0)[0]))
         self._resetting[:] = False
         self._running = True
-        self._last_obs = self._obs(raw)
+        self._last_obs = self._groups.pack(raw)
         return self._last_obs
 
     def step(self, action: Tensor) -> Step:
@@ -141,7 +149,7 @@ class GymVecEnv:
             raise PoiseError(f"{self._name}: step() came before the first reset(seed); call reset first")
         command = self._command(action)
         raw, reward, terminated, truncated, info = self._env.step(command.copy())  # some scale it in place
-        next_obs = obs = self._obs(raw)
+        next_obs = obs = self._groups.pack(raw)
         reward = np.array(reward, np.float32)
         mask = None
         if not (math.isfinite(np.add.reduce(reward)) and self._sound(obs)):
@@ -155,7 +163,7 @@ class GymVecEnv:
                 self._episode += done
                 raw = self._reset_worlds(done)
                 self._history.start(done, raw)
-                obs = self._last_obs = self._obs(raw)
+                obs = self._last_obs = self._groups.pack(raw)
         elif self._mode is AutoresetMode.SAME_STEP:
             if done.any():
                 next_obs = self._with_final(obs, info, done)
@@ -232,7 +240,7 @@ class GymVecEnv:
                 self._verify(t + 1, first <= t, ~ended)  # one that idles may end
         self._running = True
         self.bad_worlds = int(state["bad_worlds"])
-        self._last_obs = self._obs(raw)
+        self._last_obs = self._groups.pack(raw)
         return self._last_obs
 
     def _verify(self, t: int, begun: np.ndarray, same: np.ndarray) -> None:
@@ -315,22 +323,17 @@ class GymVecEnv:
         control = control_value(term, given.astype(space.dtype, copy=False))
         return np.minimum(np.maximum(control, space.low), space.high)  # rounding may pass a bound by its last bit
 
-    def _obs(self, raw: np.ndarray) -> dict[str, Tensor]:
-        """Observation groups: a fresh float32 (N, dim); a Discrete observation is one-hot."""
-        if isinstance(self._obs_space, spaces.Discrete):
-            return {"state": torch.from_numpy(np.eye(self._obs_space.n, dtype=np.float32)[raw - self._obs_space.start])}
-        return {"state": torch.from_numpy(np.array(raw, np.float32).reshape(len(raw), -1))}
-
     def _with_final(self, obs: Mapping[str, Tensor], info: dict[str, Any], done: np.ndarray) -> dict[str, Tensor]:
         """SAME_STEP: the true successors, which info["final_obs"] keeps for the worlds that were reset."""
         final = info.get("final_obs")
         if final is None or not np.asarray(info.get("_final_obs", done))[done].all():
             raise PoiseError(f"{self._name} declares auto-reset mode SAME_STEP, but an episode ended without "
                              "info['final_obs']; the true successor is lost, so correct its metadata")  # fmt: skip
-        ended = self._obs(np.stack(list(final[done])))["state"]  # rows of an object array, or of a dense one
-        next_obs = obs["state"].clone()
-        next_obs[torch.from_numpy(done)] = ended
-        return {"state": next_obs}
+        ended = self._groups.pack(self._groups.batch(list(final[done])))  # rows of an object array, or of a dense one
+        next_obs = {group: values.clone() for group, values in obs.items()}
+        for group, values in ended.items():
+            next_obs[group][torch.from_numpy(done)] = values
+        return next_obs
 
     def _check_next_step(self, info: dict[str, Any], done: np.ndarray) -> None:
         if "final_obs" in info or (done & self._resetting).any():
@@ -403,13 +406,17 @@ class _History:
         self._commands, self._prints = list(all_commands), list(all_prints)
 
 
-def fingerprint(raw: np.ndarray) -> np.ndarray:
+def fingerprint(raw: Any) -> np.ndarray:
     """A hash of each row's bits (N, ...): (N,) int64, different whenever a single number differs.
 
-    Multilinear modulo 2**64: every number's bits times an odd weight, summed over the row.
+    Multilinear modulo 2**64: every number's bits times an odd weight, summed over the row. Frames are read in the
+    widest words that they divide into; of a Dict, the parts are numbers of a row.
     """
+    if isinstance(raw, Mapping):
+        return fingerprint(np.stack([fingerprint(part) for part in raw.values()], axis=1))
     rows = np.ascontiguousarray(raw).reshape(len(raw), -1)
-    bits = rows.view(f"u{rows.itemsize}").astype(np.uint64, copy=False)
+    word = math.gcd(rows.shape[1], 8) if rows.itemsize == 1 else rows.itemsize
+    bits = rows.view(f"u{word}").astype(np.uint64, copy=False)
     return (bits @ _weights(bits.shape[1])).view(np.int64)
 
 
@@ -455,39 +462,25 @@ def _control_dt(env: gymnasium.Env | VectorEnv) -> float:
     return 1.0 / fps if isinstance(fps, (int, float)) and fps > 0 else 1.0
 
 
-def _obs_term(space: spaces.Space, name: str) -> ObsTerm:
-    if isinstance(space, spaces.Discrete):
-        return ObsTerm("observation", (int(space.n),), "external")
-    if not isinstance(space, spaces.Box):
-        raise UsageError(f"{name}: observation space {space} is not supported; a Box or Discrete is")
-    if len(space.shape) > 1 and not np.issubdtype(space.dtype, np.floating):
-        raise UsageError(f"{name}: observation space {_short(space)} looks like an image, which is not supported yet; "
-                         "a Box of one dimension, a Box of floats, or a Discrete is")  # fmt: skip
-    return ObsTerm("observation", (math.prod(space.shape),), "external")
-
-
 def _action_term(space: spaces.Space, name: str) -> ActionTerm:
     if isinstance(space, spaces.Discrete):
         if space.n < 2:
             raise UsageError(f"{name}: action space {space} leaves no choice; a Discrete needs at least 2")
         return ActionTerm("choice", "discrete", n=int(space.n))
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
-        raise UsageError(f"{name}: action space {_short(space)} is not supported; a Box of floats of one dimension, "
+        raise UsageError(f"{name}: action space {short(space)} is not supported; a Box of floats of one dimension, "
                          "or a Discrete, is")  # fmt: skip
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise UsageError(f"{name}: action space {_short(space)} is unbounded, so [-1, 1] cannot be mapped to it; "
+        raise UsageError(f"{name}: action space {short(space)} is unbounded, so [-1, 1] cannot be mapped to it; "
                          "wrap the environment in gymnasium.wrappers.RescaleAction or give the Box bounds")  # fmt: skip
     return ActionTerm("control", "control", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
 
 
-def _short(space: spaces.Space) -> str:
-    """The space in one line, also where its bounds are whole images."""
-    text = " ".join(str(space).split())
-    return text if len(text) < 120 else f"{type(space).__name__}(shape={space.shape}, dtype={space.dtype})"
-
-
 def _register(id: str) -> None:
-    """Import the package that registers an id, where it is a well-known one and installed."""
+    """Have an id registered: Poise's own, and those of well-known packages that are installed."""
+    for own, (entry_point, limit) in OWN.items():
+        if own not in gymnasium.registry:
+            gymnasium.register(own, entry_point, max_episode_steps=limit)
     module = next((m for prefix, (_, m) in PACKAGES.items() if id.startswith(prefix)), None)
     if module and id not in gymnasium.registry and importlib.util.find_spec(module):
         gymnasium.register_envs(importlib.import_module(module))
