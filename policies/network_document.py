@@ -36,7 +36,7 @@ from typing import Any
 
 from .. import history
 from ..errors import PolicyFileError
-from ..spec import Spec
+from ..spec import ObsTerm, Spec
 
 ACTIVATIONS = ("elu", "relu", "tanh", "silu")
 HEADS = ("tanh", "clip", "argmax")
@@ -137,11 +137,11 @@ def check_network(network: Mapping[str, Any], spec: Spec, where: Any) -> None:
     check(network.get("kind") == "mlp", "kind", network.get("kind"), "'mlp'")
     for name in network:
         check(name in FIELDS, f"field {name!r}", network[name], f"only {', '.join(FIELDS)}")
-    groups, vectors = network.get("groups"), [g for g in spec.vectors if spec.obs_dim(g)]
+    groups, vectors = network.get("groups"), [g for g in spec.vectors if _is_vector(spec.observations[g])]
     conv, size = network.get("conv"), network.get("lstm")
     check(isinstance(groups, list | tuple) and all(isinstance(g, str) and g in vectors for g in groups)
           and len(set(groups)) == len(groups), "groups", groups,
-          f"a list of the spec's vector groups, each once: {', '.join(vectors) or 'it has none'}")  # fmt: skip
+          f"a list of the spec's float32 groups, each once: {', '.join(vectors) or 'it has none'}")  # fmt: skip
     assert groups is not None
     check(bool(groups) or conv is not None, "groups", groups, "at least one group, or a conv encoder")
     clip = network.get("normalizer_clip")
@@ -162,6 +162,12 @@ def check_network(network: Mapping[str, Any], spec: Spec, where: Any) -> None:
     check(inputs <= MOST_INPUTS, "input", inputs, f"at most {MOST_INPUTS} numbers; what would a policy see in more?")
     weights = sum(math.prod(shape) for shape in expected_tensors(spec, network).values())
     check(weights <= MOST_WEIGHTS, "size", weights, f"at most {MOST_WEIGHTS} weights; use smaller layers")
+
+
+def _is_vector(terms: Sequence[ObsTerm]) -> bool:
+    """Whether a group can be stacked and normalized: numbers of one kind and one history."""
+    one_kind = {t.dtype for t in terms} == {"float32"} and len({t.history for t in terms}) == 1
+    return one_kind and sum(t.size for t in terms) > 0
 
 
 def _is_size(n: Any) -> bool:
