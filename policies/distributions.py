@@ -38,8 +38,8 @@ class TanhGaussian(NamedTuple):
 
 def tanh_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> TanhGaussian:
     """The action that standard normal `noise` (B, A) selects under mean, log_std (B, A), and its log density."""
-    inside = (log_std >= LOG_STD_MIN) & (log_std <= LOG_STD_MAX)
-    log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+    clamped = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+    inside, log_std = clamped == log_std, clamped
     scaled_noise = noise * log_std.exp()
     u = mean + scaled_noise
     # -log(1 - tanh(u)^2) = 2 (u + softplus(-2u)) - 2 log 2; the constants are added once a row

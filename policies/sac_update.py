@@ -151,5 +151,4 @@ def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace,
 
 def polyak_(target: Params, source: Params, tau: float) -> None:
     """target <- target + tau (source - target), in place."""
-    for t, s in zip(target, source, strict=True):
-        t.lerp_(s, tau)
+    torch._foreach_lerp_(target, source, tau)  # pyright: ignore[reportPrivateImportUsage]

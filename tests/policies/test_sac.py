@@ -338,7 +338,7 @@ def test_refuses_what_it_cannot_learn_from():
 @pytest.mark.parametrize(("name", "value"), [
     ("learning_rate", math.nan), ("learning_rate", 0.0), ("discount", 1.5), ("tau", 0.0), ("batch_size", 0),
     ("hidden", ()), ("hidden", (16, 0)), ("init_alpha", -1.0), ("target_entropy", math.inf), ("capacity", 10),
-    ("learning_starts", 3), ("updates", 0), ("collect_steps", 0), ("compile", "maybe"),
+    ("learning_starts", 3), ("updates", 0), ("collect_steps", 0), ("compile", "maybe"), ("precision", "fp16"),
 ])  # fmt: skip
 def test_refuses_settings_that_cannot_be(name, value):
     with pytest.raises(UsageError, match=f"setting {name} = "):

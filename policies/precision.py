@@ -1,0 +1,40 @@
+"""Products in bfloat16: eight bits of mantissa for the factors, float32 for the sums.
+
+A CPU with avx512_bf16 or AMX does several such multiplications in the time of one in float32. What is learnt stays in
+float32: weights, Adam's moments, log-probabilities, targets (Micikevicius et al. 2018, "Mixed precision training",
+sec. 3.1). bfloat16 has float32's range, so no loss needs scaling.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def require_bf16(device: torch.device) -> None:
+    """Raise UsageError where bfloat16 is not done in hardware: it would be slower than float32 there."""
+    if device.type == "cpu":
+        able = torch.backends.mkldnn.is_available() and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+        lacks = "this CPU has no avx512_bf16"
+    else:
+        able, lacks = torch.cuda.is_bf16_supported(including_emulation=False), "this GPU has no bfloat16"
+    if not able:
+        raise UsageError(f"setting precision = 'bf16': {lacks}; use precision=fp32")
+
+
+def bf16_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a @ b (K, ., .) in float32, of factors rounded to bfloat16."""
+    if torch.compiler.is_compiling() or not a.is_cpu:
+        return torch.bmm(a.bfloat16(), b.bfloat16()).float()
+    # oneDNN rounds while it packs the factors, which saves three passes over memory
+    matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        return torch.bmm(a, b, out=out)
+    finally:
+        matmul.fp32_precision = before

@@ -1,0 +1,70 @@
+"""Products in bfloat16: what is rounded, what is not, and where they are refused."""
+
+import pytest
+import torch
+
+from poise.errors import UsageError
+from poise.policies.precision import bf16_product, require_bf16
+from poise.policies.sac import SAC, SACConfig
+from poise.policies.stacked_mlp import Workspace, draw, forward, input_gradient, parameter_gradient
+from poise.spec import ActionTerm, ObsTerm, Spec
+
+SPEC = Spec({"state": (ObsTerm("x", (5,)),)}, (ActionTerm("a", "control", low=(-1,), high=(1,)),), control_dt=0.1)
+HAS_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    return x.bfloat16().double()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_factors_are_rounded_and_sums_are_not(transposed):
+    """Where the CPU lacks the instructions, oneDNN keeps float32: nearer to the exact product, never further."""
+    a, b = torch.randn(2, 64, 256), torch.randn(2, 256, 64)
+    if transposed:
+        a, b = a.mT.contiguous().mT, b.mT.contiguous().mT
+    exact, expected = a.double() @ b.double(), rounded(a) @ rounded(b)
+    for out in (None, torch.empty(2, 64, 64)):
+        found = bf16_product(a, b, out)
+        assert found.dtype == torch.float32 and (out is None or found is out)
+        goal = expected if HAS_BF16 else exact
+        assert (found - goal).abs().max() < 1e-3 * (expected - exact).abs().max() + 1e-4
+
+
+def test_what_others_multiply_afterwards_keeps_float32():
+    a, b = torch.randn(1, 256, 256), torch.randn(1, 256, 256)
+    before = torch.bmm(a, b)
+    bf16_product(a, b)
+    assert torch.equal(torch.bmm(a, b), before)
+
+
+def test_a_pass_in_bf16_is_near_the_same_in_fp32_and_leaves_inputs_and_outputs_exact():
+    generator = torch.Generator().manual_seed(0)
+    params = draw(2, [20, 256, 256, 1], generator)
+    x, d_out = torch.randn(64, 20, generator=generator), torch.randn(2, 64, 1, generator=generator)
+    found = {}
+    for bf16 in (False, True):
+        work = Workspace.kept(params, 64, 64, bf16)
+        out, hidden = forward(params, x, work)
+        gradient = [g.clone() for g in parameter_gradient(params, x, hidden, d_out, work)]
+        _, hidden = forward(params, x, work)
+        found[bf16] = [out, hidden[0].clone(), *gradient, input_gradient(params, hidden, d_out, 0, work)]
+    for exact, rough in zip(found[False], found[True], strict=True):
+        assert (exact - rough).norm() <= 0.12 * exact.norm()  # a ReLU near zero may flip
+    assert torch.equal(found[False][1], found[True][1]), "the first layer reads observations, which keep float32"
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_sac_refuses_bf16_where_the_cpu_lacks_it(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    config = SACConfig(hidden=(16, 16), batch_size=8, learning_starts=8, precision="bf16")
+    if able:
+        require_bf16(torch.device("cpu"))
+        assert all(work.bf16 for work in SAC(SPEC, config, 1, seed=0)._work)
+    else:
+        with pytest.raises(UsageError, match="precision = 'bf16': this CPU has no avx512_bf16; use precision=fp32"):
+            SAC(SPEC, config, 1, seed=0)
+
+
+def test_fp32_is_what_one_gets_without_asking():
+    assert not any(work.bf16 for work in SAC(SPEC, SACConfig(), 1, seed=0)._work)
