@@ -49,6 +49,14 @@ class Policy:
 
         Returns: (B, H, A) in [-1, 1], or of a discrete task the choices (B, H, 1) int64.
         """
+        x, after = self.outputs(obs, state)
+        if self.network["head"] == "argmax":
+            return x.argmax(-1, keepdim=True), after
+        return torch.tanh(x) if self.network["head"] == "tanh" else x.clamp(-1.0, 1.0), after
+
+    @torch.no_grad()
+    def outputs(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The network's outputs (B, H, O) before the head, such as the values of all choices, and the next state."""
         network = self.network
         stacked, after = stack_history(self._seen, obs, state)
         image = stacked[network["conv"]["group"]] if network.get("conv") else None
@@ -56,10 +64,7 @@ class Policy:
         x, memory = self._network(self._vector(stacked), image, memory)
         if memory is not None:
             after |= zip(LSTM_STATE, memory, strict=True)
-        x = x.unflatten(-1, (self.spec.action_horizon, -1))  # (B, H, outputs)
-        if network["head"] == "argmax":
-            return x.argmax(-1, keepdim=True), after
-        return torch.tanh(x) if network["head"] == "tanh" else x.clamp(-1.0, 1.0), after
+        return x.unflatten(-1, (self.spec.action_horizon, -1)), after  # (B, H, O)
 
     def _vector(self, stacked: Mapping[str, Tensor]) -> Tensor | None:
         """The vector groups side by side and normalized; nothing for a network that sees a camera alone."""

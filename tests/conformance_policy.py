@@ -21,6 +21,9 @@ from torch import Tensor
 from poise.batch import Step
 from poise.policies.checkpoint import load_checkpoint, save_checkpoint
 from poise.policies.learner import Learner, restart
+from poise.policies.network_document import groups_read
+from poise.policies.onnx_export import OnnxPolicy
+from poise.policies.onnx_graph import onnx_model
 from poise.policies.policy import Policy
 from poise.policies.runner import Runner
 from poise.spec import ActionTerm, ObsTerm, Spec
@@ -206,6 +209,13 @@ def check_policy(policy: Policy, folder: Path) -> None:
         k: (tuple(x.shape), str(x.dtype).removeprefix("torch.")) for k, x in state.items()
     }, "the numpy runner carries another state"
     assert runner.spec == spec
+
+    model = OnnxPolicy(onnx_model(policy.file()).SerializeToString())
+    seen = [{g: obs[g] for g in groups_read(policy.network)} for obs in arrays]
+    exported, after = _play(model, seen, model.initial_state(ROWS))
+    _close(torch.from_numpy(np.stack(exported)), chunks, 1e-5, "the ONNX model acts otherwise")
+    for name, x in state.items():
+        _close(torch.from_numpy(after[name]), x, 1e-5, f"the ONNX model carries another {name}")
 
 
 def _random_obs(spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
