@@ -5,6 +5,7 @@
     evaluate(…)                             score a policy file
     deploy(…)                               run a policy file on an arm or its twin
     load_policy(path)                       the policy of a file
+    export_onnx(policy, out)                write a policy file as an ONNX model
     Spec, Batch                             what a policy sees and does; what a learner learns from
 
 The names load what they need when first asked for (PEP 562): `import poise` itself imports neither torch
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batch import Batch
     from .policies.evaluate import evaluate
+    from .policies.onnx_export import export_onnx
     from .policies.policy import load_policy
     from .policies.train import train
     from .real_robot.deploy import deploy
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Batch", "Spec", "__version__", "deploy", "evaluate", "load_policy", "make", "train"]
+__all__ = ["Batch", "Spec", "__version__", "deploy", "evaluate", "export_onnx", "load_policy", "make", "train"]
 
 _HOME = {  # public name -> the module that defines it
     "Batch": ".batch",
     "Spec": ".spec",
     "deploy": ".real_robot.deploy",
     "evaluate": ".policies.evaluate",
+    "export_onnx": ".policies.onnx_export",
     "load_policy": ".policies.policy",
     "make": ".sim.make",
     "train": ".policies.train",

@@ -25,6 +25,7 @@ From simulation to a real arm, by one path:
   poise eval runs/reach/policy.safetensors               score it on fresh episodes
   poise deploy runs/reach/policy.safetensors --robot twin:fr3 --record out.hdf5
                                                          run it on an arm, behind the supervisor
+  poise export runs/reach/policy.safetensors             write it as an ONNX model
 
 `poise COMMAND --help` explains each; `poise train ALGO --help` lists every setting with its meaning.
 """
@@ -118,6 +119,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the goals (0)")
     p.add_argument("--realtime", action="store_true", help="pace a simulated arm by the clock on the wall")
     p.add_argument("--record", metavar="OUT.hdf5", help="record every episode in robomimic's layout")
+
+    p = add("export", _export, "write a policy for other runtimes, checked against torch")
+    p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")
+    p.add_argument("--format", choices=("onnx",), default="onnx", help="onnx: one model, normalizer and state inside")
+    p.add_argument("--out", metavar="FILE", help="where to; by default beside the policy, ending in .onnx")
 
     p = add("robot", _robot, "what Poise knows of arms")
     p.add_argument("action", choices=("list",), help="list: the arms, their joints and limits")
@@ -278,6 +284,22 @@ def _deploy(options) -> dict[str, Any]:
         print(f"{name.replace('_', ' '):<14} {value:.3f}" if isinstance(value, float) else
               f"{name.replace('_', ' '):<14} {value}")  # fmt: skip
     return summary
+
+
+def _export(options) -> dict[str, Any]:
+    from .policies.onnx_export import export_onnx
+
+    exported = export_onnx(options.policy, options.out)
+    for title, values in (("input", exported.inputs), ("output", exported.outputs)):
+        for name, kind in values.items():
+            print(f"{title:<8}{name:<20} {kind}")
+    if exported.difference is None:
+        print("not checked: that needs onnxruntime, pip install 'poise[export]'")
+    else:
+        print(f"checked against torch: actions and states differ by {exported.difference:.1g} at most")
+    print(f"exported: {exported.path}")
+    return {"policy": options.policy, "onnx": str(exported.path), "inputs": exported.inputs,
+            "outputs": exported.outputs, "difference": exported.difference}  # fmt: skip
 
 
 def _robot(options) -> dict[str, Any]:
