@@ -27,13 +27,26 @@ def add_kinematics(readings: dict[str, Any], robot: RobotSpec) -> dict[str, Any]
     return {**readings, "tool_pos": tool_pos}
 
 
-def observe(spec: Spec, readings: Mapping[str, Any]) -> dict[str, Any]:
+def observe(spec: Spec, readings: Mapping[str, Any], frames: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Observation groups of `spec`: each a flat float32 array (..., obs_dim), terms in the Spec's order.
+
+    frames: group -> uint8 (..., height, width, channels), the newest picture of every camera.
 
     Raises:
         SpecError: a term has no reading, or its reading has another shape.
     """
-    return {group: _flat(terms, readings, group) for group, terms in spec.observations.items()}
+    return {group: _frame(spec, group, frames or {}) if spec.is_image(group) else _flat(terms, readings, group)
+            for group, terms in spec.observations.items()}  # fmt: skip
+
+
+def _frame(spec: Spec, group: str, frames: Mapping[str, Any]) -> Any:
+    if group not in frames:
+        raise SpecError(f"observation {group} has no frame; there are {', '.join(sorted(frames)) or 'none'}")
+    frame, shape = frames[group], spec.obs_shape(group)
+    if tuple(frame.shape[-3:]) != shape or str(frame.dtype).removeprefix("torch.") != "uint8":
+        raise SpecError(f"observation {group}: expected uint8 (..., {', '.join(map(str, shape))}), "
+                        f"got {frame.dtype} of shape {tuple(frame.shape)}")  # fmt: skip
+    return frame
 
 
 def _flat(terms, readings: Mapping[str, Any], group: str):

@@ -28,7 +28,17 @@ def _reach() -> Task:
     return Reach()
 
 
-TASKS: dict[str, Callable[[], Task]] = {"reach/fr3": _reach}
+def _planar(camera: bool) -> Task:
+    from .tasks.planar import PlanarReach
+
+    return PlanarReach(camera)
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "reach/fr3": _reach,
+    "reach/planar": lambda: _planar(camera=True),
+    "reach/planar-state": lambda: _planar(camera=False),
+}
 
 
 Randomize = str | os.PathLike[str] | Mapping[str, Any] | Randomization

@@ -7,6 +7,7 @@ there, else OSMesa.
 
 from __future__ import annotations
 
+import atexit
 import ctypes.util
 import importlib
 import os
@@ -43,6 +44,7 @@ class Renderer:
         self._mjr = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mjr)
         self._close = weakref.finalize(self, _free, self._mjr, self._gl)
+        atexit.register(self._close)  # where nobody closed it: before the platform's library is shut down
 
     def frame(self, qpos: Any, target_pos: Any = None) -> np.ndarray:
         """The world at qpos (nq,), the site `target` moved to target_pos (3,) [m] where one is given."""
@@ -68,6 +70,7 @@ class Renderer:
     def close(self) -> None:
         """Give the graphics context back."""
         self._close()
+        atexit.unregister(self._close)
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:

@@ -64,9 +64,10 @@ class TaskEnv:
         self._delay = np.zeros(num_envs, np.int64)
         self._measured: tuple[np.ndarray, np.ndarray] = (self.engine.qpos, self.engine.qvel)
         self._obs: Arrays = {}
-        groups = task.spec.observations.items()
-        plain = all(len(t.shape) == 1 and t.dtype == "float32" for _, terms in groups for t in terms)
-        self._vectors = {group: [t.name for t in terms] for group, terms in groups} if plain else {}
+        flat = {g: terms for g, terms in task.spec.observations.items() if not task.spec.is_image(g)}
+        plain = all(len(t.shape) == 1 and t.dtype == "float32" for terms in flat.values() for t in terms)
+        self._vectors = {group: [t.name for t in terms] for group, terms in flat.items()} if plain else {}
+        self._cameras = _cameras(task)
         self._seed = seed
 
     # ---- the VecEnv contract -----------------------------------------------------------------
@@ -159,8 +160,10 @@ class TaskEnv:
         return _tensors(self._obs)
 
     def close(self) -> None:
-        """Stop the engine's threads."""
+        """Stop the engine's threads, and the cameras."""
         self.engine.close()
+        if self._cameras is not None:
+            self._cameras.close()
 
     # ---- for renderers and tests -------------------------------------------------------------
 
@@ -186,19 +189,21 @@ class TaskEnv:
 
     def _observe(self, state: State) -> Arrays:
         """Observations of all worlds; remembers what was measured, which the next commands start from."""
+        frames = {} if self._cameras is None else self._cameras.frames(state)
         if self.sensors.perfect:
             self._measured = state.qpos, state.qvel
         else:
             self._measured = self.sensors.measure(state.qpos, state.qvel, self.steps, self.params)
             state = self._state(*self._measured)
-        return self._pack(self.task.observe(state))
+        return self._pack(self.task.observe(state), frames)
 
-    def _pack(self, readings: Mapping[str, np.ndarray]) -> Arrays:
+    def _pack(self, readings: Mapping[str, np.ndarray], frames: Arrays) -> Arrays:
         """`observe`, whose checks the first observation has passed, in one numpy call a group."""
         if not self._obs or not self._vectors:
-            return observe(self.spec, readings)
-        return {group: np.concatenate([readings[name] for name in names], axis=1, dtype=np.float32)
-                for group, names in self._vectors.items()}  # fmt: skip
+            return observe(self.spec, readings, frames)
+        vectors = {group: np.concatenate([readings[name] for name in names], axis=1, dtype=np.float32)
+                   for group, names in self._vectors.items()}  # fmt: skip
+        return {**vectors, **frames}
 
     def _observe_some(self, worlds: np.ndarray) -> Arrays:
         """The same for the rows of some worlds: group -> (n, dim)."""
@@ -206,8 +211,11 @@ class TaskEnv:
                                         self.params, worlds)  # fmt: skip
         (qpos, qvel), (new_qpos, new_qvel) = self._measured, measured
         self._measured = _replaced(qpos, worlds, new_qpos), _replaced(qvel, worlds, new_qvel)
-        rest = ({k: v[worlds] for k, v in d.items()} for d in (self.commands.target, self.params, self.memory))
-        return observe(self.spec, self.task.observe(State(self.engine.time[worlds], *measured, *rest)))
+        rest = [{k: v[worlds] for k, v in d.items()} for d in (self.commands.target, self.params, self.memory)]
+        time, frames = self.engine.time[worlds], {}
+        if self._cameras is not None:
+            frames = self._cameras.frames(State(time, self.engine.qpos[worlds], self.engine.qvel[worlds], *rest))
+        return observe(self.spec, self.task.observe(State(time, *measured, *rest)), frames)
 
     def _contain(self, bad, reward, terminated, success, at_limit, next_obs):
         """The same step with every trace of the broken worlds replaced."""
@@ -253,6 +261,15 @@ class TaskEnv:
         if self.dynamics.latency:
             self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
         return drawn
+
+
+def _cameras(task: Task) -> Any:
+    """What draws the task's image groups, or None where it has none: most tasks need no graphics at all."""
+    if not (groups := [group for group in task.spec.observations if task.spec.is_image(group)]):
+        return None
+    from .cameras import Cameras
+
+    return Cameras(task, groups)
 
 
 def _scatter(whole: Arrays, worlds: np.ndarray, part: Mapping[str, Any], num_envs: int) -> Arrays:

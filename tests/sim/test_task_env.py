@@ -111,9 +111,9 @@ def test_packed_observations_are_those_of_observe():
     env.reset(0)
     readings = env.task.observe(env.state)
     env._obs = {}
-    checked = env._pack(readings)
+    checked = env._pack(readings, {})
     env._obs = checked
-    packed = env._pack(readings)
+    packed = env._pack(readings, {})
     expected = observe(env.spec, readings)
     for group in expected:
         assert packed[group].dtype == np.float32
