@@ -18,6 +18,7 @@ Legend: B batch, A action, n choices.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -69,16 +70,22 @@ def tanh_gaussian_gradient(sample: TanhGaussian, d_action: Tensor, d_log_prob: T
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log density (...) of x (..., A) under independent Gaussians mean (..., A), log_std (A,)."""
-    z = (x - mean) * torch.exp(-log_std)
-    return -0.5 * z.square().sum(-1) - (log_std.sum() + 0.5 * math.log(2.0 * math.pi) * log_std.shape[-1])
+    return gaussian_log_prob_and_gradient(x, mean, log_std)[0]
 
 
-def gaussian_log_prob_gradient(x: Tensor, mean: Tensor, log_std: Tensor, d_log_prob: Tensor) -> tuple[Tensor, Tensor]:
-    """(dJ/dmean (B, A), dJ/dlog_std (A,)) of a loss J with dJ/dlog_prob (B,) at x (B, A)."""
+def gaussian_log_prob_and_gradient(
+    x: Tensor, mean: Tensor, log_std: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """gaussian_log_prob, and what turns dJ/dlog_prob (B,) into (dJ/dmean (B, A), dJ/dlog_std (A,))."""
     inverse = torch.exp(-log_std)
     z = (x - mean) * inverse
-    scaled = d_log_prob[:, None] * z  # (B, A)
-    return scaled * inverse, (scaled * z).sum(0) - d_log_prob.sum()
+    squared = z.square()
+    constant = -0.5 * math.log(2.0 * math.pi) * log_std.shape[-1] - log_std.sum()
+
+    def gradient(d_log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        return d_log_prob[:, None] * z * inverse, torch.mv(squared.mT, d_log_prob) - d_log_prob.sum()
+
+    return torch.add(constant, squared.sum(-1), alpha=-0.5), gradient
 
 
 def gaussian_entropy(log_std: Tensor) -> Tensor:

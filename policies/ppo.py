@@ -1,8 +1,10 @@
-"""PPO: proximal policy optimization with the clipped objective, for continuous actions.
+"""PPO: proximal policy optimization with the clipped objective or a KL penalty, for continuous and discrete actions.
 
-Schulman et al. 2017 (arXiv 1707.06347) eq. 7, with GAE (arXiv 1506.02438), the details of Huang et al. 2022
-("The 37 implementation details of PPO") that matter for continuous control, and a learning rate that follows the
-KL divergence of the update. Legend: N worlds, T time, B minibatch, A action, D observation.
+Schulman et al. 2017 (arXiv 1707.06347), with GAE (arXiv 1506.02438), the details of Huang et al. 2022 ("The 37
+implementation details of PPO") that matter for control, and a learning rate that can follow the KL divergence of the
+update. The equations are in ppo_losses.py, the gradient step in ppo_update.py.
+
+Legend: N worlds, T time, B rows, A action, D observation.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..batch import Batch, Sample
 from ..datasets.rollout import Rollout
@@ -21,13 +23,14 @@ from ..errors import UsageError
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
-from .learner import require_continuous
-from .networks import initialize_, linear_layers, mlp
 from .policy import Policy
+from .ppo_losses import Rates, Rows, Rule, adapt_penalty
+from .ppo_update import METRICS, Perceptrons
+from .return_normalizer import ReturnNormalizer
 from .returns import gae
 from .settings import require, setting
 
-GROUP = "state"  # the observation group that actor and critic read
+PRIVILEGED = "privileged"  # the observation group that the critic reads beside the actor's
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,12 @@ class PPOConfig:
     anneal: float = setting(0.0, "Fraction of the largest step size that is gone, linearly, at the planned end.")
     discount: float = setting(0.95, "Discount of a reward one control step later.")
     gae_lambda: float = setting(0.95, "Weight of longer returns in the advantage (GAE).")
-    clip: float = setting(0.2, "Ratio of new to old action probability is clipped to 1 +- this.")
+    objective: Literal["clip", "adaptive_kl", "fixed_kl", "none"] = setting(
+        "clip", "What keeps an update near the old policy: clip, a penalty on KL (adaptive_kl, fixed_kl), or none."
+    )
+    clip: float = setting(0.2, "Ratio of new to old action probability is clipped to 1 +- this, by objective clip.")
+    penalty: float = setting(1.0, "Weight of the KL penalty: that of fixed_kl, or where adaptive_kl starts.")
+    penalty_kl: float = setting(0.01, "KL divergence [nat] of an update that adaptive_kl aims at.")
     collect_steps: int = setting(25, "Control steps of every world before each update.")
     epochs: int = setting(5, "Passes over the collected steps in one update.")
     minibatches: int = setting(4, "Gradient steps per pass.")
@@ -57,6 +65,9 @@ class PPOConfig:
     hidden: tuple[int, ...] = setting((128, 128), "Sizes of the hidden layers of actor and of critic.")
     activation: Literal["elu", "relu", "tanh"] = setting("elu", "Activation between the layers.")
     normalize_obs: bool = setting(True, "Normalize observations by their running mean and deviation.")
+    normalize_returns: bool = setting(
+        False, "Scale rewards by the running deviation of the discounted return; logs show them unscaled."
+    )
 
     def __post_init__(self) -> None:
         def number(name: str, low: float, high: float, valid: str, open_low: bool = False) -> None:
@@ -71,9 +82,9 @@ class PPOConfig:
                 f"between min_learning_rate {low} and max_learning_rate {high}")  # fmt: skip
         for name in ("anneal", "discount", "gae_lambda"):
             number(name, 0.0, 1.0, "a number from 0 to 1")
-        for name in ("target_kl", "entropy_coef", "value_coef"):
+        for name in ("target_kl", "entropy_coef", "value_coef", "penalty"):
             number(name, 0.0, math.inf, "a number of at least 0")
-        for name in ("clip", "max_grad_norm"):
+        for name in ("clip", "max_grad_norm", "penalty_kl"):
             number(name, 0.0, math.inf, "a number above 0", open_low=True)
         number("log_std", -10.0, 2.0, "a number from -10 to 2")
         if self.final_log_std is not None:
@@ -82,66 +93,6 @@ class PPOConfig:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.minibatches >= 1, "minibatches", self.minibatches, "at least 1")
         require(len(self.hidden) > 0 and all(n > 0 for n in self.hidden), "hidden", self.hidden, "positive sizes")
-
-
-# ---- the mathematics: pure functions, one paper equation each --------------------------------------------------
-
-
-def log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density (B,) of x (B, A) under independent Gaussians mean (B, A), log_std (A,)."""
-    return -(0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-
-def entropy(log_std: Tensor) -> Tensor:
-    """Entropy [nat] of independent Gaussians with log_std (A,): a scalar."""
-    return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
-
-
-def kl(old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(old || new) [nat] (B,) of independent Gaussians, exact: means (B, A), log_std (A,)."""
-    variance_ratio = torch.exp(2.0 * (old_log_std - log_std))
-    shift = (old_mean - mean) * torch.exp(-log_std)
-    return (log_std - old_log_std + 0.5 * (variance_ratio + shift**2 - 1.0)).sum(-1)
-
-
-def clip_objective(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """min(r A, clip(r, 1 - eps, 1 + eps) A), to be maximized: Schulman et al. 2017 eq. 7, per row (B,)."""
-    return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
-
-
-def standardize(advantage: Tensor) -> Tensor:
-    """Advantages (B,) with mean 0 and deviation 1; equal ones, or a single one, become 0 rather than NaN."""
-    centred = advantage - advantage.mean()
-    return centred / (centred.square().mean().sqrt() + 1e-8)
-
-
-def adapt_learning_rate(rate: Tensor, divergence: Tensor, target: float, low: float, high: float) -> Tensor:
-    """The step size after seeing the update's KL: less above twice the target, more below half of it.
-
-    On the device, without a look from the host. The rule is rsl_rl's; the paper adapts a penalty the same way.
-    """
-    rate = torch.where(divergence > 2.0 * target, rate / 1.5, rate)
-    rate = torch.where(divergence < 0.5 * target, rate * 1.5, rate)
-    return rate.clamp(low, high)
-
-
-class ActorCritic(nn.Module):
-    """Separate actor and critic, and exploration noise that does not depend on the state."""
-
-    def __init__(self, obs_dim: int, action_dim: int, config: PPOConfig, generator: torch.Generator):
-        super().__init__()
-        # a small last layer starts near the mean action 0 (Huang et al. 2022, detail 2)
-        self.actor = initialize_(mlp([obs_dim, *config.hidden, action_dim], config.activation), generator, 0.01)
-        self.critic = initialize_(mlp([obs_dim, *config.hidden, 1], config.activation), generator, 1.0)
-        self.log_std = nn.Parameter(torch.full((action_dim,), config.log_std))
-
-    def value(self, x: Tensor) -> Tensor:
-        """State values (...) of normalized observations (..., D)."""
-        return self.critic(x).squeeze(-1)
-
-    def parts(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters of the policy and those of the critic."""
-        return [self.log_std, *self.actor.parameters()], list(self.critic.parameters())
 
 
 # ---- the learner -----------------------------------------------------------------------------------------------
@@ -160,26 +111,34 @@ class PPO:
         planned_steps: int = 0,
     ):
         """`planned_steps`: environment steps of the whole run over all worlds, for annealing; 0 is unknown."""
-        require_continuous(spec, GROUP, "ppo")
-        if planned_steps <= 0 and (config.anneal > 0 or config.final_log_std is not None):
-            raise UsageError(f"settings anneal = {config.anneal} and final_log_std = {config.final_log_std} need the "
-                             f"planned number of steps; give --steps, or set them to 0 and none")  # fmt: skip
+        _check(spec, config, planned_steps)
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.device, self.planned_steps = torch.device(device), planned_steps
         self.collect_steps = config.collect_steps
         self.request = Sample(batch_size=0, length=config.collect_steps)
+        self.rule = Rule(
+            config.objective, config.clip, config.value_coef, config.entropy_coef, config.max_grad_norm,
+            config.target_kl, config.min_learning_rate, config.max_learning_rate,
+        )  # fmt: skip
 
+        self.groups = spec.vectors  # what the actor reads; the critic reads what only training knows, too
+        self.critic_groups = (*self.groups, *(g for g in spec.observations if g == PRIVILEGED))
+        self._seen = sum(spec.obs_dim(g) for g in self.groups)
+        known = sum(spec.obs_dim(g) for g in self.critic_groups)
         weights = torch.Generator().manual_seed(int(Stream(seed, "ppo/weights").integer(0, 0)[0]))
         self.generator = torch.Generator(self.device).manual_seed(int(Stream(seed, "ppo/draws").integer(0, 0)[0]))
-        self.networks = ActorCritic(spec.obs_dim(GROUP), spec.action_dim, config, weights).to(self.device)
-        self.networks.log_std.requires_grad_(config.final_log_std is None)  # Adam passes over what has no gradient
-        self.normalizer = Normalizer(spec.obs_dim(GROUP), device=self.device) if config.normalize_obs else None
-        self.learning_rate = torch.tensor(config.learning_rate, device=self.device)  # as the KL rule left it
-        self._parameters = list(self.networks.parameters())
-        # the step size is a tensor that changes in place: the optimizer reads it, the host never does
-        self._step_size = self.learning_rate.clone()
-        self.optimizer = torch.optim.Adam(self._parameters, lr=self._step_size, eps=1e-5, fused=True)
+        self.networks = Perceptrons(
+            self._seen, known, spec.choices or spec.action_dim, config.hidden, config.activation,
+            None if spec.discrete else config.log_std, weights, self.device,
+        )  # fmt: skip
+        self.networks.learn_noise = config.final_log_std is None
+        self.normalizer = Normalizer(known, device=self.device) if config.normalize_obs else None
+        self.returns = ReturnNormalizer(num_envs, config.discount, self.device) if config.normalize_returns else None
+
+        rate = torch.tensor(config.learning_rate, device=self.device)
+        self.rates = Rates(rate, rate.clone(), rate.clone(), torch.tensor(config.penalty, device=self.device))
         self.steps = 0  # environment steps learned from, over all worlds
+        self._refresh()
 
     def make_buffer(self) -> Rollout:
         return Rollout(self.spec, self.num_envs, self.collect_steps, self.device)
@@ -191,167 +150,180 @@ class PPO:
     def initial_state(self, n: int) -> dict[str, Tensor]:
         return {}
 
-    @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
-        """A Gaussian action, clipped for the world, and unclipped as the ratio needs it.
+        """A draw of the policy.
 
         Returns:
-            action (N, A) in [-1, 1] on the device of `obs`; extras `raw_action`, `mean` (N, A) and `log_prob` (N,);
-            the unchanged state. Values are not kept: `update` computes them in one large batch for less.
+            action (N, A) in [-1, 1], clipped for the world, or choices (N, 1) int64, on the device of `obs`; of a
+            continuous action also `raw_action` (N, A), unclipped as the ratio needs it; the unchanged state. Its
+            probability is not kept: `update` computes it together with the values, in one large batch for less.
         """
-        mean = self.networks.actor(self._normalize(obs[GROUP].to(self.device)))
-        noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
-        raw_action = mean + torch.exp(self.networks.log_std) * noise
-        extras = {
-            "raw_action": raw_action,
-            "mean": mean,
-            "log_prob": log_prob(raw_action, mean, self.networks.log_std),
-        }
-        return raw_action.clamp(-1.0, 1.0).to(obs[GROUP].device), extras, state
+        x = self._concatenated(obs, self.groups)
+        out = self.networks.act(self._normalized(x.to(self.device)))
+        if self.spec.discrete:
+            choice = torch.multinomial(torch.softmax(out, -1), 1, generator=self.generator)
+            return choice.to(x.device), {}, state
+        noise = torch.randn(out.shape, generator=self.generator, device=self.device)
+        raw_action = torch.addcmul(out, self._std, noise)
+        return raw_action.clamp(-1.0, 1.0).to(x.device), {"raw_action": raw_action}, state
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """Several epochs of clipped policy improvement and value regression on one rollout (N, T)."""
-        config = self.config
-        rows, metrics = self._prepare(batch)
-        old_log_std = self.networks.log_std.detach().clone()
-        count = len(rows["advantage"])
-        record = []
-        for _ in range(config.epochs):
-            order = torch.randperm(count, generator=self.generator, device=self.device)
-            for index in order.chunk(config.minibatches):
-                record.append(self._step({k: v[index] for k, v in rows.items()}, old_log_std, first=not record))
-        self.steps += batch.reward.numel()
-        if config.final_log_std is not None:  # after the update, as the normalizer
-            scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
-            with torch.no_grad():
-                self.networks.log_std.fill_(scheduled)
-        if self.normalizer is not None:  # after the update, so that acting and the old log_prob saw the same inputs
-            self.normalizer.update(batch.obs[GROUP].to(self.device), None if batch.mask is None else batch.mask)
+        """Several epochs of policy improvement and value regression on one rollout (N, T)."""
+        config, networks, rates = self.config, self.networks, self.rates
+        x, rows, metrics = self._prepare(batch)
+        old_log_std = networks.log_std.clone()
+        high = config.max_learning_rate if config.target_kl > 0 else config.learning_rate
+        rates.bound.fill_(high * (1.0 - config.anneal * self._progress()))
 
+        sums, count = torch.zeros(len(METRICS), device=self.device), 0
+        for _ in range(config.epochs):
+            for part, columns in networks.minibatches(x, rows, config.minibatches, self.generator):
+                sums += networks.step(part, columns, old_log_std, self.rule, rates, count == 0)
+                count += 1
         # a gradient that is not finite shows in its norm, so the loop that looks at metrics stops before saving
-        means = {name: torch.stack([values[name] for values in record]).mean() for name in record[0]}
-        metrics.update(means)
-        metrics["policy/kl"] = torch.stack([values["policy/kl"] for values in record[-config.minibatches :]]).mean()
-        metrics["policy/entropy"] = entropy(self.networks.log_std.detach())
-        metrics["policy/log_std"] = self.networks.log_std.detach().mean()
-        metrics["learning_rate"] = self._step_size.clone()
+        metrics |= zip(METRICS, (sums / count).unbind(), strict=True)
+        metrics |= self._after(x, rows, old_log_std)
+
+        self.steps += batch.reward.numel()
+        if config.final_log_std is not None and networks.gaussian:  # after the update, as the normalizer
+            scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
+            networks.log_std.fill_(scheduled)
+        if self.normalizer is not None:  # after the update, so that acting and the old log_prob saw the same inputs
+            self.normalizer.update(self._concatenated(batch.obs, self.critic_groups).to(self.device), batch.mask)
+        self._refresh()
         return metrics
 
     def policy(self) -> Policy:
-        """The mean action, clipped to [-1, 1], as a detached copy."""
-        network: dict[str, Any] = {"kind": "mlp", "groups": [GROUP], "hidden": list(self.config.hidden),
-                                   "activation": self.config.activation, "head": "clip"}  # fmt: skip
-        tensors = {}
-        for i, layer in enumerate(linear_layers(self.networks.actor)):
-            tensors[f"actor.{i}.weight"], tensors[f"actor.{i}.bias"] = layer.weight, layer.bias
+        """The mean action clipped to [-1, 1], or the likeliest choice, as a detached copy."""
+        network: dict[str, Any] = {
+            "kind": "mlp", "groups": list(self.groups), "hidden": list(self.config.hidden),
+            "activation": self.config.activation, "head": "argmax" if self.spec.discrete else "clip",
+        }  # fmt: skip
+        tensors = self.networks.actor_tensors()
         if self.normalizer is not None:
             network["normalizer_clip"] = self.normalizer.clip
-            tensors["normalizer.mean"], tensors["normalizer.std"] = self.normalizer.mean32, self.normalizer.std32
+            tensors["normalizer.mean"], tensors["normalizer.std"] = self._statistics
         return Policy(self.spec, "ppo", network, tensors)
 
     # ---- one update --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _prepare(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The rollout's transitions as rows (N * T, ...) with advantage and value target, and metrics of the critic.
+    def _prepare(self, batch: Batch) -> tuple[Tensor, Rows, dict[str, Tensor]]:
+        """The networks' inputs and the rollout's transitions as rows (N * T, ...), and metrics of the critic.
 
         The value of a successor is that of the next observation, but where the episode ended or the rollout did;
         those few are evaluated on their own.
         """
-        obs = self._normalize(batch.obs[GROUP])  # (N, T, D)
-        value = self.networks.value(obs)  # (N, T)
+        n, t = batch.reward.shape
+        x = self._normalized(self._concatenated(batch.obs, self.critic_groups).flatten(0, 1))  # (N * T, D)
+        x = self.networks.inputs(x)
+        out, value = self.networks.evaluate(x)
+        value = value.view(n, t)
         ends = batch.done.clone()
         ends[:, -1] = True
-        next_value = torch.cat([value[:, 1:], value[:, -1:]], dim=1)
-        next_value[ends] = self.networks.value(self._normalize(batch.next_obs[GROUP][ends]))
-        advantage = gae(batch.reward, value, next_value, batch.terminated, batch.truncated,
+        ends = ends.nonzero(as_tuple=True)
+        after = self._concatenated({g: batch.next_obs[g][ends] for g in self.critic_groups}, self.critic_groups)
+        next_value = value.roll(-1, 1)
+        next_value[ends] = self.networks.values(self._normalized(after))
+
+        reward, metrics = batch.reward, {}
+        if self.returns is not None:
+            self.returns.update(reward, batch.done, batch.mask)
+            reward = self.returns(reward)
+            metrics["reward/scale"] = self.returns.scale[0].clone()
+        advantage = gae(reward, value, next_value, batch.terminated, batch.truncated,
                         self.config.discount, self.config.gae_lambda, batch.mask)  # fmt: skip
-        rows = {
-            "obs": obs,
-            "raw_action": batch.extras["raw_action"],
-            "mean": batch.extras["mean"],
-            "log_prob": batch.extras["log_prob"],
-            "advantage": advantage,
-            "value_target": advantage + value,
-        }
-        rows = {name: x.flatten(0, 1) for name, x in rows.items()}
+
+        action = (batch.action[..., 0] if self.spec.discrete else batch.extras["raw_action"]).flatten(0, 1)
+        old_log_prob = self.networks.distribution(out, self.networks.log_std).log_prob(action)[0]
+        rows = Rows(action, out, old_log_prob, advantage.flatten(), (advantage + value).flatten())
         if batch.mask is not None:
             keep = batch.mask.flatten()
-            rows = {name: x[keep] for name, x in rows.items()}
-        error, target = rows["advantage"], rows["value_target"]
-        explained = 1.0 - error.var(correction=0) / target.var(correction=0).clamp_min(1e-12)
-        return rows, {"critic/explained_variance": explained}
+            x, rows, value = x[..., keep, :], Rows(*(c[keep] for c in rows)), value.flatten()[keep]
+        error, target = rows.advantage, rows.value_target
+        metrics["critic/explained_variance"] = 1.0 - error.var(correction=0) / target.var(correction=0).clamp_min(1e-12)
+        metrics["critic/value"] = value.mean() * (1.0 if self.returns is None else self.returns.scale[0])
+        return x, rows, metrics
 
-    def _step(self, rows: dict[str, Tensor], old_log_std: Tensor, first: bool) -> dict[str, Tensor]:
-        """One gradient step on a minibatch, and its metrics, as they were before the step."""
-        config, networks = self.config, self.networks
-        mean = networks.actor(rows["obs"])  # (B, A)
-        ratio = torch.exp(log_prob(rows["raw_action"], mean, networks.log_std) - rows["log_prob"])  # (B,)
-        policy_loss = -clip_objective(ratio, standardize(rows["advantage"]), config.clip).mean()
-        critic_loss = (networks.value(rows["obs"]) - rows["value_target"]).square().mean()
-        loss = policy_loss + config.value_coef * critic_loss
-        if config.entropy_coef > 0:
-            loss = loss - config.entropy_coef * entropy(networks.log_std)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        with torch.no_grad():
-            divergence = kl(rows["mean"], old_log_std, mean, networks.log_std).mean()
-            clipped = ((ratio - 1.0).abs() > config.clip).float().mean()
-            self._choose_step_size(divergence, first)
-        # apart, so that a critic far from its targets does not shrink the actor's step
-        norms = [nn.utils.clip_grad_norm_(part, config.max_grad_norm, foreach=True) for part in networks.parts()]
-        self.optimizer.step()
-        return {
-            "policy/loss": policy_loss.detach(),
-            "critic/loss": critic_loss.detach(),
-            "policy/clip_fraction": clipped,
+    def _after(self, x: Tensor, rows: Rows, old_log_std: Tensor) -> dict[str, Tensor]:
+        """Metrics of the finished update over its whole batch, and what follows from its divergence."""
+        networks, rates = self.networks, self.rates
+        new = networks.distribution(networks.outputs(x), networks.log_std)
+        old = networks.distribution(rows.old, old_log_std)
+        divergence = new.kl(old).mean()  # type: ignore[arg-type]
+        outside = (torch.exp(new.log_prob(rows.action)[0] - rows.old_log_prob) - 1.0).abs() > self.config.clip
+        metrics = {
             "policy/kl": divergence,
-            "policy/grad_norm": norms[0],
-            "critic/grad_norm": norms[1],
+            "policy/clip_fraction": outside.float().mean(),
+            "policy/entropy": new.entropy().mean(),
+            "learning_rate": rates.step_size.clone(),
         }
-
-    def _choose_step_size(self, divergence: Tensor, first: bool) -> None:
-        """Set the step size by the KL rule, under a bound that falls over the planned run.
-
-        The first minibatch of an update says nothing: nothing has moved yet.
-        """
-        config = self.config
-        high = config.max_learning_rate if config.target_kl > 0 else config.learning_rate
-        bound = high * (1.0 - config.anneal * self._progress())
-        if config.target_kl > 0 and not first:
-            self.learning_rate = adapt_learning_rate(self.learning_rate, divergence, config.target_kl,
-                                                     config.min_learning_rate, config.max_learning_rate)  # fmt: skip
-        self._step_size.copy_(self.learning_rate.clamp_max(bound))
+        if networks.gaussian:
+            metrics["policy/log_std"] = networks.log_std.mean()
+        if self.rule.penalized:
+            metrics["policy/penalty"] = rates.penalty.clone()
+        if self.config.objective == "adaptive_kl":
+            rates.penalty.copy_(adapt_penalty(rates.penalty, divergence, self.config.penalty_kl))
+        return metrics
 
     def _progress(self) -> float:
         """How much of the planned run lies behind: 0 to 1."""
         return min(1.0, self.steps / self.planned_steps) if self.planned_steps else 0.0
 
-    def _normalize(self, x: Tensor) -> Tensor:
-        return x if self.normalizer is None else self.normalizer(x)
+    def _concatenated(self, obs: Mapping[str, Tensor], groups: tuple[str, ...]) -> Tensor:
+        """The vector groups side by side: (..., D)."""
+        return obs[groups[0]] if len(groups) == 1 else torch.cat([obs[g] for g in groups], -1)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        """x (..., D) as the networks read it: what the critic reads, or the actor's part of it."""
+        if self.normalizer is None:
+            return x
+        if x.shape[-1] != self._seen:
+            return self.normalizer(x)
+        mean, std = self._statistics
+        return ((x - mean) / std).clamp(-self.normalizer.clip, self.normalizer.clip)
+
+    def _refresh(self) -> None:
+        """What acting reads, derived from what has just changed."""
+        self._std = self.networks.log_std.exp()
+        if self.normalizer is not None:
+            self._statistics = self.normalizer.mean32[: self._seen], self.normalizer.std32[: self._seen]
 
     # ---- exact resume ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next `act` and `update` depend on."""
-        names = [name for name, _ in self.networks.named_parameters()]
-        moments = {name: dict(self.optimizer.state[p]) for name, p in zip(names, self._parameters, strict=True)}
         return {
-            "networks": dict(self.networks.state_dict()),
-            "optimizer": moments,
-            "learning_rate": self.learning_rate,
+            "networks": {name: tensor.clone() for name, tensor in self._tensors().items()},
             "generator": self.generator.get_state(),
             "normalizer": {} if self.normalizer is None else self.normalizer.state_dict(),
+            "returns": {} if self.returns is None else self.returns.state_dict(),
             "steps": self.steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.networks.load_state_dict(state["networks"])
-        for name, p in self.networks.named_parameters():
-            # empty before the first update
-            self.optimizer.state[p] = {k: v.to(self.device).clone() for k, v in state["optimizer"][name].items()}
-        self.learning_rate = state["learning_rate"].to(self.device).clone()
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state["networks"][name])  # in place: views and graphs hold on to these very tensors
         self.generator.set_state(state["generator"].cpu())
         if self.normalizer is not None:
             self.normalizer.load_state_dict(state["normalizer"])
+        if self.returns is not None:
+            self.returns.load_state_dict(state["returns"])
         self.steps = int(state["steps"])
+        self._refresh()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor that an update changes, by name."""
+        rates = {"learning_rate": self.rates.learning_rate, "penalty": self.rates.penalty}
+        return {**self.networks.tensors(), **rates}
+
+
+def _check(spec: Spec, config: PPOConfig, planned_steps: int) -> None:
+    """Raise UsageError where PPO cannot learn a task, or not with these settings."""
+    if spec.discrete and len(spec.actions) > 1:
+        raise UsageError(f"ppo draws one choice, or continuous actions; this task wants several at once: "
+                         f"{', '.join(f'{a.name} ({a.kind})' for a in spec.actions)}")  # fmt: skip
+    if not spec.vectors:
+        raise UsageError(f"ppo reads flat observation groups; this task has {', '.join(spec.observations)}")
+    if planned_steps <= 0 and (config.anneal > 0 or config.final_log_std is not None):
+        raise UsageError(f"settings anneal = {config.anneal} and final_log_std = {config.final_log_std} need the "
+                         f"planned number of steps; give --steps, or set them to 0 and none")  # fmt: skip

@@ -1,0 +1,205 @@
+"""PPO's gradient step on perceptrons, by hand: actor and critic side by side, in one flat buffer.
+
+Both networks have the same hidden layers, so they are two stacked perceptrons (stacked_mlp.py): every product serves
+both. Where the critic reads more than the actor, or puts out less, the other's columns are padded with zeros, whose
+weights then have no gradient. All parameters lie in one buffer, their gradient and Adam's moments in others, so norm,
+clipping and Adam are a handful of calls however many layers there are. `step` is flat, without a branch on data and
+without a look from the host, so that a CUDA graph can take it whole.
+
+Legend: N worlds, T time, B rows, D inputs, A outputs of the actor, P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .adam import adam_
+from .networks import initialize_, linear_layers, mlp
+from .ppo_losses import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    Rates,
+    Rows,
+    Rule,
+    choose_step_size_,
+    critic_loss,
+    policy_loss,
+    standardize,
+)
+from .stacked_mlp import Params, Workspace, forward, parameter_gradient, shapes
+
+ADAM_EPSILON = 1e-5  # Huang et al. 2022, detail 3
+ACTOR, CRITIC = 0, 1
+KEPT_SIZES = 4  # of minibatches, whose workspaces are kept
+METRICS = ("policy/loss", "critic/loss", "policy/grad_norm", "critic/grad_norm")  # of a step
+
+
+class Perceptrons:
+    """Actor, critic and noise, and all that Adam changes, as views of flat buffers; and the passes over them."""
+
+    def __init__(
+        self,
+        actor_inputs: int,
+        critic_inputs: int,
+        outputs: int,
+        hidden: Sequence[int],
+        activation: str,
+        log_std: float | None,
+        generator: torch.Generator,
+        device: torch.device,
+    ):
+        """`outputs` of the actor are means, with a `log_std` to start from, or logits, with none."""
+        self.actor_inputs, self.critic_inputs, self.activation = actor_inputs, critic_inputs, activation
+        self.gaussian, self.learn_noise = log_std is not None, True
+        sizes = shapes(2, [critic_inputs, *hidden, outputs])
+        noise = outputs if self.gaussian else 0
+        lengths = [a * b * c for a, b, c in sizes] + [noise]
+
+        self.flat = torch.zeros(sum(lengths), device=device)
+        self.gradient, self._squares, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(4))
+        self.steps = torch.zeros((), device=device)  # made by Adam
+        *weights, self.log_std = self.flat.split(lengths)
+        *gradients, self.d_log_std = self.gradient.split(lengths)
+        self.params: Params = [x.view(s) for x, s in zip(weights, sizes, strict=True)]
+        self.actor: Params = [p[:CRITIC] for p in self.params]
+        self.critic: Params = [p[CRITIC:] for p in self.params]
+        self._gradients: Params = [x.view(s) for x, s in zip(gradients, sizes, strict=True)]
+        self._layers = [(w[ACTOR], b[ACTOR]) for w, b in zip(self.params[::2], self.params[1::2], strict=True)]
+        self._work: dict[int, tuple[Workspace, Tensor, Tensor, Tensor, Tensor]] = {}
+
+        self.part = torch.zeros(2, sum(lengths), device=device)  # (2, P) which network a parameter belongs to
+        *parts, of_noise = self.part.split(lengths, dim=1)
+        for x, s in zip(parts, sizes, strict=True):
+            for k in (ACTOR, CRITIC):
+                x[k].view(s)[k] = 1.0
+        of_noise[ACTOR] = 1.0
+        if log_std is not None:
+            self.log_std.fill_(log_std)
+        # a small last layer starts near the mean action 0 (Huang et al. 2022, detail 2)
+        self._set(ACTOR, initialize_(mlp([actor_inputs, *hidden, outputs], activation), generator, 0.01))
+        self._set(CRITIC, initialize_(mlp([critic_inputs, *hidden, 1], activation), generator, 1.0))
+
+    @torch.no_grad()
+    def _set(self, k: int, network: torch.nn.Module) -> None:
+        """Take over a network's weights, which may be smaller than the space that there is."""
+        layers = linear_layers(network)
+        for i, layer in enumerate(layers):
+            weight = layer.weight if i == len(layers) - 1 else layer.weight.T
+            self.params[2 * i][k, : weight.shape[0], : weight.shape[1]] = weight
+            self.params[2 * i + 1][k, 0, : len(layer.bias)] = layer.bias
+
+    # ---- passes ------------------------------------------------------------------------------------------------
+
+    def distribution(self, out: Tensor, log_std: Tensor) -> Distribution:
+        """What the actor's outputs (B, A) mean."""
+        return Gaussian(out, log_std) if self.gaussian else Categorical(out)
+
+    def act(self, x: Tensor) -> Tensor:
+        """The actor's outputs (N, A) for x (N, D), with as few calls as there can be: acting costs mostly calls."""
+        *hidden, (last_weight, last_bias) = self._layers
+        for weight, bias in hidden:
+            x = torch.addmm(bias, x, weight)
+            x = x.tanh_() if self.activation == "tanh" else x.relu_() if self.activation == "relu" else F.elu_(x)
+        return torch.addmm(last_bias, x, last_weight.T)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the stacked networks read, (B, D) or (2, B, D), of what the critic reads (B, D)."""
+        if self.actor_inputs == self.critic_inputs:
+            return x
+        seen = x.clone()
+        seen[:, self.actor_inputs :] = 0.0  # the actor does not see these
+        return torch.stack([seen, x])
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The actor's outputs (B, A) and the values (B,) for inputs (B, D) or (2, B, D)."""
+        out, _ = forward(self.params, x, Workspace.none(self.params), self.activation)
+        return out[ACTOR], out[CRITIC, :, 0]
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The actor's outputs (B, A) alone."""
+        x = x if x.ndim == 2 else x[ACTOR]
+        return forward(self.actor, x, Workspace.none(self.actor), self.activation)[0][0]
+
+    def values(self, x: Tensor) -> Tensor:
+        """The values (B,) of what the critic reads (B, D)."""
+        return forward(self.critic, x, Workspace.none(self.critic), self.activation)[0][0, :, 0]
+
+    # ---- learning ----------------------------------------------------------------------------------------------
+
+    def minibatches(self, x: Tensor, rows: Rows, count: int, generator: torch.Generator) -> Iterator:
+        """The rows in a new order, in `count` parts with advantages standardized: (inputs, Rows)."""
+        total = len(rows.advantage)
+        order = torch.randperm(total, generator=generator, device=x.device)
+        size = -(-total // count)
+        shuffled = rows._make(column.index_select(0, order) for column in rows)
+        if total % size == 0:  # all parts at once
+            advantage = standardize(shuffled.advantage.view(-1, size)).flatten()
+        else:
+            advantage = torch.cat([standardize(part) for part in shuffled.advantage.split(size)])
+        shuffled = shuffled._replace(advantage=advantage)
+        inputs = x.index_select(-2, order).split(size, -2)
+        return zip(inputs, map(Rows._make, zip(*(c.split(size) for c in shuffled), strict=True)), strict=True)
+
+    def step(self, x: Tensor, rows: Rows, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
+        """One gradient step on B rows, in place; its METRICS (4,) as they were before it."""
+        work, d_out, d_actor, d_value, weight = self._workspace(rows.advantage.shape[0])
+        out, hidden = forward(self.params, x, work, self.activation)  # (2, B, A)
+        new, old = self.distribution(out[ACTOR], self.log_std), self.distribution(rows.old, old_log_std)
+        actor = policy_loss(new, old, rows, weight, rule, rates.penalty)
+        value_loss, gradient = critic_loss(out[CRITIC, :, 0], rows, weight, rule)
+
+        d_actor.copy_(actor.gradient[0])
+        d_value.copy_(gradient)
+        parameter_gradient(self.params, x, hidden, d_out, work, self.activation)
+        if self.gaussian and self.learn_noise:
+            self.d_log_std.copy_(actor.gradient[1])
+
+        choose_step_size_(rates, rule, actor.kl, first)
+        norms = self._clip_norms_(rule.max_grad_norm)
+        self.steps.add_(1.0)
+        adam_([self.flat], [self.gradient], ([self.first], [self.second]), self.steps, rates.step_size, ADAM_EPSILON)
+        return torch.stack([actor.loss, value_loss, *norms.unbind()])
+
+    def _clip_norms_(self, most: float) -> Tensor:
+        """Clip the gradient of each network; the norms (2,) before.
+
+        Apart, so that a critic far from its targets does not shrink the actor's step.
+        """
+        norms = torch.mv(self.part, torch.mul(self.gradient, self.gradient, out=self._squares)).sqrt()
+        # clamped, not branched on: the host never looks. A norm that is not finite stays visible in the metric
+        self.gradient.mul_(torch.mv(self.part.T, (most / (norms + 1e-6)).clamp_max(1.0)))
+        return norms
+
+    def _workspace(self, rows: int) -> tuple[Workspace, Tensor, Tensor, Tensor, Tensor]:
+        """Buffers for minibatches of so many rows: of the passes, of dJ/dout (2, B, A) and its parts; equal weights."""
+        if rows not in self._work:
+            if len(self._work) == KEPT_SIZES:
+                self._work.clear()
+            work = Workspace.kept(self.params, rows, rows)
+            work.gradient[:] = self._gradients
+            d_out = self.flat.new_zeros(2, rows, self.params[-1].shape[-1])
+            weight = self.flat.new_full((rows,), 1.0 / rows)
+            self._work[rows] = work, d_out, d_out[ACTOR], d_out[CRITIC, :, 0], weight
+        return self._work[rows]
+
+    # ---- what is kept ------------------------------------------------------------------------------------------
+
+    def actor_tensors(self) -> dict[str, Tensor]:
+        """The actor as the policy file has it: weights (out, in)."""
+        result = {}
+        for i, (weight, bias) in enumerate(self._layers):
+            if i == 0:
+                weight = weight[: self.actor_inputs]  # the rest belongs to the critic alone
+            result[f"actor.{i}.weight"] = weight if i == len(self._layers) - 1 else weight.T
+            result[f"actor.{i}.bias"] = bias[0]
+        return result
+
+    def tensors(self) -> dict[str, Any]:
+        """Every tensor that a step changes, by name."""
+        return {"flat": self.flat, "first_moment": self.first, "second_moment": self.second, "steps": self.steps}
