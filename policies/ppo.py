@@ -24,11 +24,12 @@ from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
 from .policy import Policy
-from .ppo_losses import Rates, Rows, Rule, adapt_penalty
+from .ppo_losses import OBJECTIVES, Rates, Rows, Rule, adapt_penalty
 from .ppo_update import METRICS, Perceptrons
 from .return_normalizer import ReturnNormalizer
 from .returns import gae
 from .settings import require, setting
+from .stacked_mlp import ACTIVATIONS
 
 PRIVILEGED = "privileged"  # the observation group that the critic reads beside the actor's
 
@@ -89,6 +90,9 @@ class PPOConfig:
         number("log_std", -10.0, 2.0, "a number from -10 to 2")
         if self.final_log_std is not None:
             number("final_log_std", -10.0, 2.0, "a number from -10 to 2, or none")
+        for name, choices in (("objective", OBJECTIVES), ("activation", ACTIVATIONS)):
+            value = getattr(self, name)
+            require(value in choices, name, value, f"one of {', '.join(choices)}")
         require(self.collect_steps >= 2, "collect_steps", self.collect_steps, "at least 2")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.minibatches >= 1, "minibatches", self.minibatches, "at least 1")
@@ -111,7 +115,7 @@ class PPO:
         planned_steps: int = 0,
     ):
         """`planned_steps`: environment steps of the whole run over all worlds, for annealing; 0 is unknown."""
-        _check(spec, config, planned_steps)
+        _check(spec, config, num_envs, planned_steps)
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.device, self.planned_steps = torch.device(device), planned_steps
         self.collect_steps = config.collect_steps
@@ -188,6 +192,8 @@ class PPO:
         if config.final_log_std is not None and networks.gaussian:  # after the update, as the normalizer
             scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
             networks.log_std.fill_(scheduled)
+        if networks.gaussian:
+            metrics["policy/log_std"] = networks.log_std.mean()
         if self.normalizer is not None:  # after the update, so that acting and the old log_prob saw the same inputs
             self.normalizer.update(self._concatenated(batch.obs, self.critic_groups).to(self.device), batch.mask)
         self._refresh()
@@ -257,8 +263,6 @@ class PPO:
             "policy/entropy": new.entropy().mean(),
             "learning_rate": rates.step_size.clone(),
         }
-        if networks.gaussian:
-            metrics["policy/log_std"] = networks.log_std.mean()
         if self.rule.penalized:
             metrics["policy/penalty"] = rates.penalty.clone()
         if self.config.objective == "adaptive_kl":
@@ -317,13 +321,17 @@ class PPO:
         return {**self.networks.tensors(), **rates}
 
 
-def _check(spec: Spec, config: PPOConfig, planned_steps: int) -> None:
+def _check(spec: Spec, config: PPOConfig, num_envs: int, planned_steps: int) -> None:
     """Raise UsageError where PPO cannot learn a task, or not with these settings."""
     if spec.discrete and len(spec.actions) > 1:
         raise UsageError(f"ppo draws one choice, or continuous actions; this task wants several at once: "
                          f"{', '.join(f'{a.name} ({a.kind})' for a in spec.actions)}")  # fmt: skip
     if not spec.vectors:
         raise UsageError(f"ppo reads flat observation groups; this task has {', '.join(spec.observations)}")
+    rows = num_envs * config.collect_steps
+    require(2 * config.minibatches <= rows, "minibatches", config.minibatches,
+            f"at most {rows // 2}, so that each holds two or more of the {rows} steps of an update: "
+            f"advantages are standardized in each")  # fmt: skip
     if planned_steps <= 0 and (config.anneal > 0 or config.final_log_std is not None):
         raise UsageError(f"settings anneal = {config.anneal} and final_log_std = {config.final_log_std} need the "
                          f"planned number of steps; give --steps, or set them to 0 and none")  # fmt: skip

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from .distributions import (
 )
 
 Objective = Literal["clip", "adaptive_kl", "fixed_kl", "none"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 # ---- the policy's distribution over actions, as its loss sees it --------------------------------------------------
 

@@ -71,6 +71,7 @@ class Perceptrons:
         self.critic: Params = [p[CRITIC:] for p in self.params]
         self._gradients: Params = [x.view(s) for x, s in zip(gradients, sizes, strict=True)]
         self._layers = [(w[ACTOR], b[ACTOR]) for w, b in zip(self.params[::2], self.params[1::2], strict=True)]
+        self._layers[0] = self._layers[0][0][:actor_inputs], self._layers[0][1]  # the rest belongs to the critic
         self._work: dict[int, tuple[Workspace, Tensor, Tensor, Tensor, Tensor]] = {}
 
         self.part = torch.zeros(2, sum(lengths), device=device)  # (2, P) which network a parameter belongs to
@@ -194,8 +195,6 @@ class Perceptrons:
         """The actor as the policy file has it: weights (out, in)."""
         result = {}
         for i, (weight, bias) in enumerate(self._layers):
-            if i == 0:
-                weight = weight[: self.actor_inputs]  # the rest belongs to the critic alone
             result[f"actor.{i}.weight"] = weight if i == len(self._layers) - 1 else weight.T
             result[f"actor.{i}.bias"] = bias[0]
         return result

@@ -6,7 +6,7 @@ Precedence: recipe < the task's changes < --config FILE < --set key=value.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import unknown_name
@@ -58,6 +58,30 @@ def ppo() -> Recipe:
     return Recipe(PPO, PPOConfig(), RunSettings(num_envs=64))
 
 
+def ppo_mujoco() -> Recipe:
+    """PPO on Gymnasium's MuJoCo tasks, as the paper has it (table 3), with scaled observations and rewards."""
+    from .ppo import PPO, PPOConfig
+
+    settings = PPOConfig(
+        collect_steps=2048, epochs=10, minibatches=32, learning_rate=3e-4, target_kl=0.0, discount=0.99,
+        gae_lambda=0.95, hidden=(64, 64), activation="tanh", log_std=0.0, value_coef=0.5, max_grad_norm=0.5,
+        normalize_returns=True,
+    )  # fmt: skip
+    return Recipe(PPO, settings, RunSettings(num_envs=1))
+
+
+def ppo_kl() -> Recipe:
+    """PPO with a KL penalty that adapts (Schulman 2017, section 4); otherwise as ppo/mujoco."""
+    chosen = ppo_mujoco()
+    return replace(chosen, settings=replace(chosen.settings, objective="adaptive_kl", penalty_kl=0.01))
+
+
+def ppo_fixed_kl() -> Recipe:
+    """PPO with a KL penalty of fixed weight 1; otherwise as ppo/mujoco."""
+    chosen = ppo_mujoco()
+    return replace(chosen, settings=replace(chosen.settings, objective="fixed_kl", penalty=1.0))
+
+
 def sac() -> Recipe:
     """Soft actor-critic with automatic temperature (Haarnoja 2018)."""
     from .sac import SAC, SACConfig
@@ -65,7 +89,13 @@ def sac() -> Recipe:
     return Recipe(SAC, SACConfig(), RunSettings(num_envs=1))
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"ppo": ppo, "sac": sac}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "ppo": ppo,
+    "ppo/mujoco": ppo_mujoco,
+    "ppo/kl": ppo_kl,
+    "ppo/fixed_kl": ppo_fixed_kl,
+    "sac": sac,
+}
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
 TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {

@@ -123,7 +123,20 @@ def sac_pair(precision: str, bar: float) -> Pair:
                 sb3_side("SAC", "HalfCheetah-v5", 1001, SAC_SB3), "stable-baselines3 SAC", bar, 40)  # fmt: skip
 
 
-PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38))
+# the defaults of Stable-Baselines3's PPO
+PPO_SETTINGS = {
+    "collect_steps": 2048, "epochs": 10, "minibatches": 32, "hidden": (64, 64), "activation": "tanh",
+    "learning_rate": 3e-4, "target_kl": 0.0, "discount": 0.99, "gae_lambda": 0.95, "clip": 0.2, "value_coef": 0.5,
+    "max_grad_norm": 0.5, "log_std": 0.0, "normalize_obs": False,
+}  # fmt: skip
+
+
+def ppo_pair(bar: float) -> Pair:
+    return Pair("ppo HalfCheetah-v5", poise_side("ppo", "gym:HalfCheetah-v5", 2048, PPO_SETTINGS),
+                sb3_side("PPO", "HalfCheetah-v5", 2048, {}), "stable-baselines3 PPO", bar, 2048)  # fmt: skip
+
+
+PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33))
 
 
 def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:
