@@ -51,6 +51,27 @@ class Recipe:
     run: RunSettings
 
 
+def dqn() -> Recipe:
+    """Deep Q-learning on vectors, double (Mnih 2015, van Hasselt 2016)."""
+    from .dqn import DQN, DQNConfig
+
+    return Recipe(DQN, DQNConfig(), RunSettings(num_envs=1))
+
+
+def dqn_nature() -> Recipe:
+    """Deep Q-learning from pixels as Nature has it (Mnih 2015)."""
+    from .dqn import DQN, nature
+
+    return Recipe(DQN, nature(), RunSettings(num_envs=1, steps=50_000_000))
+
+
+def dqn_2013() -> Recipe:
+    """Deep Q-learning from pixels by Algorithm 1 as printed: replay, no target network (Mnih 2013)."""
+    from .dqn import DQN, nature_2013
+
+    return Recipe(DQN, nature_2013(), RunSettings(num_envs=1, steps=10_000_000))
+
+
 def ppo() -> Recipe:
     """Proximal policy optimization with clipping (Schulman 2017)."""
     from .ppo import PPO, PPOConfig
@@ -90,6 +111,9 @@ def sac() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "dqn": dqn,
+    "dqn/2013": dqn_2013,
+    "dqn/nature": dqn_nature,
     "ppo": ppo,
     "ppo/mujoco": ppo_mujoco,
     "ppo/kl": ppo_kl,
@@ -99,6 +123,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
 TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
+    # Raffin's RL Zoo has these settings, without double
+    ("dqn", "gym:CartPole-v1"): {
+        "steps": 50_000,
+        "learning_rate": 2.3e-3,
+        "batch_size": 64,
+        "capacity": 100_000,
+        "collect_steps": 256,
+        "updates": 128,
+        "target_every": 128,
+        "epsilon_fraction": 0.16,
+        "epsilon_end": 0.04,
+    },
     ("ppo", "reach/fr3"): {
         "num_envs": 256,
         "steps": 600_000,

@@ -45,7 +45,7 @@ def test_train_help_prints_every_setting_with_default_and_meaning(capsys, algori
         (["train", "ppo", "--task", "reech/fr3"], "did you mean reach/fr3"),
         (["train", "ppo", "--task", "gym:HalfCheeta-v5"], "HalfCheetah"),
         (["train", "ppo"], "--task"),
-        (["train", "--task", "reach/fr3"], "needs an algorithm: ppo, "),
+        (["train", "--task", "reach/fr3"], "needs an algorithm: "),
         (["train", "ppo", "--task", "reach/fr3", "--set", "learnin_rate=1"], "did you mean learning_rate"),
         (["train", "ppo", "--task", "reach/fr3", "--set", "learning_rate"], "key=value"),
         (["train", "ppo", "--task", "reach/fr3", "--set", "learning_rate=nan"], "learning_rate"),

@@ -6,6 +6,14 @@ from conformance_policy import DiscreteDrift, Drift, check_learner
 from poise.policies.recipes import RECIPES, recipe
 
 SMALL = {
+    "dqn": {
+        "hidden": (8, 8),
+        "batch_size": 8,
+        "learning_starts": 8,
+        "capacity": 64,
+        "target_every": 3,
+        "epsilon_steps": 0,
+    },
     "ppo": {"collect_steps": 8, "hidden": (8, 8), "minibatches": 4},
     "sac": {"hidden": (8, 8), "batch_size": 8, "learning_starts": 8, "capacity": 64, "compile": "off"},
 }
@@ -16,7 +24,21 @@ SMALL = {
 def test_the_learner_keeps_the_contract(name, normalize_obs, tmp_path):
     small = SMALL[name.partition("/")[0]]
     chosen = recipe(name, None, {**small, "normalize_obs": normalize_obs})
-    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path)
+    world = DiscreteDrift if name.startswith("dqn") else Drift
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)
+
+
+DQN_VARIANTS = {
+    "plain": {"double": False, "loss": "squared", "max_grad_norm": None},
+    "dueling": {"dueling": True, "optimizer": "rmsprop", "tau": 0.1},
+    "algorithm 1": {"target_network": False, "loss": "squared", "epsilon_steps": 20},
+}
+
+
+@pytest.mark.parametrize("variant", DQN_VARIANTS)
+def test_every_kind_of_dqn_keeps_the_contract(variant, tmp_path):
+    chosen = recipe("dqn", None, {**SMALL["dqn"], **DQN_VARIANTS[variant]})
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, DiscreteDrift)
 
 
 PPO_VARIANTS = {
