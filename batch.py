@@ -29,6 +29,11 @@ class Step:
     def done(self) -> Tensor:
         return self.terminated | self.truncated
 
+    @property
+    def ended(self) -> Tensor:
+        """Where what comes next belongs to another episode: also after a step that a simulator used up to reset."""
+        return self.done if self.mask is None else self.done | ~self.mask
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -10,62 +10,85 @@ Every transition has a key, step * N + world, that never repeats. It lies in the
 successor N further on. Keys grow with time, so the side queue is sorted, is searched by bisection, and loses its
 oldest entries together with the rows they belong to.
 
+What a sample is put together from, at the moment it is asked for:
+
+    stacked frames   a group with history h is h frames along the last axis, oldest first, zeros before an episode's
+                     first; rows whose stack would reach into overwritten ones are no longer drawn
+    n-step rows      reward = sum_i discount^i r_{t+i} over `steps` <= n rewards, fewer where the episode or the buffer
+                     ends; terminated, truncated and next_obs are those of the last of them
+    priorities       see priorities.py
+
 On disk: one file for what came since the last save, never touched again, and a manifest that lists the files in
 use; a file whose rows are all overwritten drops out of it.
 
     replay-<first step>-<end step>.safetensors
-        obs.<group>   (steps, N, dim)      action (steps, N, A)     reward, terminated, truncated, valid (steps, N)
-        side.key      (k,)                 side.<group> (k, dim)    head.<group> (N, dim)
+        obs.<group>   (steps, N, ...)      action (steps, N, A)     reward, terminated, truncated, valid, age (steps, N)
+        side.key      (k,)                 side.<group> (k, ...)    head.<group> (N, ...)
+    priorities-<end step>.safetensors      where rows are drawn by priority
 
-Legend: N worlds, T rows, B batch, A action.
+Legend: N worlds, T rows, B batch, A action, h history, n steps of a row.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ..batch import Batch, Sample, Step
 from ..errors import RunError, UsageError
-from ..files import write_durably
 from ..spec import Spec
+from .priorities import Priorities
+from .segments import check_coverage, manifest_contents, read_tensors, write_tensors
+from .side_queue import SideQueue
 
-FORMAT = 1
+FORMAT = 2
+PRIORITIES = {"leaves": ((-1,), torch.float64), "largest": ((2,), torch.float64)}  # in their file
 
 
 class Replay:
-    """A buffer of at least `capacity` transitions (rounded up to whole rows of N), sampled uniformly."""
+    """A buffer of at least `capacity` transitions (rounded up to whole rows of N), sampled uniformly or by priority."""
 
     def __init__(self, spec: Spec, num_envs: int, capacity: int, device: torch.device | str = "cpu"):
         if num_envs < 1 or capacity < 2 * num_envs:
             raise UsageError(f"a replay of capacity {capacity} for {num_envs} worlds: expected at least 1 world "
                              f"and at least two rows, that is {2 * num_envs} transitions")  # fmt: skip
         self.num_envs, self.device = num_envs, torch.device(device)
-        self._rows = -(-capacity // num_envs)  # T
-        self._groups = {g: (spec.obs_dim(g), getattr(torch, terms[0].dtype)) for g, terms in spec.observations.items()}
+        self._history = {g: spec.history(g) for g in spec.observations}
+        self._reach = max(self._history.values()) - 1  # rows before its own that a stack may need
+        self._rows = -(-capacity // num_envs) + self._reach  # T
+        self._groups = {
+            g: (spec.obs_shape(g), getattr(torch, terms[0].dtype)) for g, terms in spec.observations.items()
+        }
         action = torch.int64 if spec.discrete else torch.float32
         shape = (self._rows, num_envs)
 
-        self._obs = {g: self._empty(*shape, dim, dtype=dtype) for g, (dim, dtype) in self._groups.items()}
+        self._obs = {g: self._empty(*shape, *frame, dtype=dtype) for g, (frame, dtype) in self._groups.items()}
         self._columns = {
             "action": self._empty(*shape, spec.action_dim, dtype=action),
             "reward": self._empty(*shape, dtype=torch.float32),
             "terminated": self._empty(*shape, dtype=torch.bool),
             "truncated": self._empty(*shape, dtype=torch.bool),
         }
-        self._valid = np.zeros(shape, bool)  # False where a step is no transition; on the host, to draw rows there
-        self._num_valid = 0
-        self._head = {g: self._empty(num_envs, dim, dtype=dtype) for g, (dim, dtype) in self._groups.items()}
-        self._head_done = self._empty(num_envs, dtype=torch.bool)
-        self._side = _SideQueue(self._groups, self.device)
+        # one row a transition, for gathering
+        self._flat_obs = {g: ring.view(-1, *ring.shape[2:]) for g, ring in self._obs.items()}
+        self._flat = {name: column.view(-1, *column.shape[2:]) for name, column in self._columns.items()}
+        # where they can be had, the rings as numpy arrays: writing one row through torch takes four times as long
+        self._rings = {name: t.numpy() if self.device.type == "cpu" else t
+                       for name, t in (*self._obs.items(), *self._columns.items())}  # fmt: skip
+        # on the host, since rows are drawn there
+        self._valid = np.zeros(shape, bool)  # False where a step is no transition
+        self._done = np.zeros(shape, bool)
+        self._age = np.zeros(shape, np.int32)  # steps since the episode began
+        self._num_valid = 0  # of the rows that may be drawn
+        self._low = 0  # the first step whose row may be drawn
+        self._head: dict[str, Tensor] = {}
+        self._side = SideQueue(self._groups, self.device)
+        self._priorities: Priorities | None = None  # from the first sample that asks for them
         self._steps = 0  # rows ever added
         self._folder: Path | None = None  # where the segments lie
         self._segments: list[dict[str, Any]] = []  # {"file", "first", "end", "bytes", "crc32"}
@@ -86,41 +109,69 @@ class Replay:
     # ---- adding ------------------------------------------------------------------------------
 
     def add(self, obs: Mapping[str, Tensor], action: Tensor, extras: Mapping[str, Tensor], step: Step) -> None:
-        """Store one step of every world; `obs` (N, dim) is what `action` (N, A) answered."""
+        """Store one step of every world; `obs` (N, ...) is what `action` (N, A) answered."""
         if extras:
             raise UsageError(f"a replay keeps transitions alone, not what the learner computed "
                              f"({', '.join(extras)}); a learner with extras uses a rollout")  # fmt: skip
         row = self._steps % self._rows
         if self._steps > 0:
             self._keep_successors(obs)
-        if self._steps >= self._rows:
-            self._num_valid -= int(self._valid[row].sum())
-            self._side.drop_before((self._steps - self._rows + 1) * self.num_envs)
-        for group, ring in self._obs.items():
-            ring[row] = obs[group]
-            self._head[group].copy_(step.next_obs[group])
-        self._head_done.copy_(step.terminated | step.truncated)
+        self._retire(self._first_drawable(self._steps + 1))
+        for group in self._groups:
+            self._put(group, row, obs[group])
+        # the caller's tensors, which nobody writes into: the next row mostly begins with the very same
+        self._head = {group: step.next_obs[group] for group in self._groups}
         for name, value in (("action", action), ("reward", step.reward),
                             ("terminated", step.terminated), ("truncated", step.truncated)):  # fmt: skip
-            self._columns[name][row] = value
-        self._valid[row] = True if step.mask is None else step.mask.cpu().numpy()
-        self._num_valid += int(self._valid[row].sum())
+            self._put(name, row, value)
+        if self._reach > 0:
+            before = (row - 1) % self._rows
+            began = self._done[before] | ~self._valid[before] if self._steps > 0 else np.ones(self.num_envs, bool)
+            self._age[row] = np.where(began, 0, self._age[before] + 1)
+        self._done[row] = step.done.numpy(force=True)
+        self._valid[row] = True if step.mask is None else step.mask.numpy(force=True)
+        self._num_valid += self.num_envs if step.mask is None else int(np.count_nonzero(self._valid[row]))
+        if self._priorities is not None:
+            places = np.arange(row * self.num_envs, (row + 1) * self.num_envs)
+            self._priorities.admit(places[self._valid[row]])
+            self._priorities.remove(places[~self._valid[row]])
         self._steps += 1
+
+    def _put(self, name: str, row: int, value: Tensor) -> None:
+        ring = self._rings[name]
+        ring[row] = value if isinstance(ring, Tensor) else value.numpy(force=True)
+
+    def _first_drawable(self, steps: int) -> int:
+        """The first step whose row, and what its stack needs, is still there after so many steps."""
+        return steps - self._rows + self._reach if steps > self._rows else 0
+
+    def _retire(self, low: int) -> None:
+        """Rows before step `low` are no longer drawn."""
+        for step in range(self._low, low):
+            row = step % self._rows
+            self._num_valid -= int(np.count_nonzero(self._valid[row]))
+            if self._priorities is not None:
+                self._priorities.remove(np.arange(row * self.num_envs, (row + 1) * self.num_envs))
+        if low > self._low:
+            self._side.drop_before(low * self.num_envs)
+        self._low = low
 
     def _keep_successors(self, obs: Mapping[str, Tensor]) -> None:
         """Put aside the newest row's successors that the row about to come does not show."""
-        differs = self._head_done
+        if all(obs[group] is head for group, head in self._head.items()):
+            return
+        differs = torch.from_numpy(self._done[(self._steps - 1) % self._rows])
         for group, head in self._head.items():
-            differs = differs | (obs[group].to(self.device) != head).any(-1)
+            differs = differs | (obs[group] != head).flatten(1).any(-1).cpu()
         worlds = differs.nonzero().squeeze(-1)
         if len(worlds) > 0:
-            keys = (self._steps - 1) * self.num_envs + worlds.cpu().numpy()
-            self._side.append(keys, {g: head[worlds] for g, head in self._head.items()})
+            keys = (self._steps - 1) * self.num_envs + worlds.numpy()
+            self._side.append(keys, {g: head[worlds.to(head.device)] for g, head in self._head.items()})
 
     # ---- sampling ----------------------------------------------------------------------------
 
     def sample(self, request: Sample, rng: np.random.Generator) -> Batch:
-        """Transitions drawn uniformly with replacement, or with batch_size 0 all of them, oldest first.
+        """Transitions drawn with replacement, or with batch_size 0 all of them, oldest first.
 
         Raises:
             UsageError: more rows asked for than there are, or sequences.
@@ -130,38 +181,126 @@ class Replay:
         if request.batch_size > self._num_valid:
             raise UsageError(f"asked for a batch of {request.batch_size}, but the replay holds {self._num_valid} "
                              f"transitions; collect more before learning (learning_starts)")  # fmt: skip
-        keys = self._draw(request.batch_size, rng) if request.batch_size > 0 else self._all_keys()
-        return self._gather(keys)
+        weight = None
+        if request.batch_size == 0:
+            keys = self._all_keys()
+        elif request.priority > 0.0:
+            keys, weight = self._draw_by_priority(request, rng)
+        else:
+            keys = self._draw(request.batch_size, rng)
+        return self._gather(keys, weight, request.n_step, request.discount)
 
-    def _first_key(self) -> int:
-        return max(0, self._steps - self._rows) * self.num_envs
+    def set_priorities(self, rows: Tensor | None, priorities: Tensor) -> None:
+        """New priorities (B,) of `Batch.rows`; those of rows that are gone by now are passed over.
+
+        Raises:
+            RunError: a priority is not a positive number, so the loss it comes from is none either.
+        """
+        assert self._priorities is not None and rows is not None, "nothing was drawn by priority yet"
+        values = priorities.detach().cpu().double().numpy()
+        if not (np.isfinite(values).all() and (values > 0.0).all()):
+            raise RunError(f"priorities must be positive and finite, found {values[~(values > 0.0)][:3].tolist()}; "
+                           f"the learner's loss has gone wrong, go on from the last checkpoint with a smaller "
+                           f"learning_rate")  # fmt: skip
+        keys = rows.numpy()
+        alive = keys >= self._low * self.num_envs
+        self._priorities.update(keys[alive] % self._valid.size, values[alive])
 
     def _draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` keys of valid transitions; those that hit an invalid one are drawn again."""
-        low, high = self._first_key(), self._steps * self.num_envs
-        keys = rng.integers(low, high, count)
+        low, high = self._low * self.num_envs, self._steps * self.num_envs
+        keys = rng.integers(low, high, (count,))
         if self._num_valid < high - low:
             valid = self._valid.reshape(-1)
             while len(bad := np.flatnonzero(~valid[keys % valid.size])) > 0:
                 keys[bad] = rng.integers(low, high, len(bad))
         return keys
 
+    def _draw_by_priority(self, request: Sample, rng: np.random.Generator) -> tuple[np.ndarray, Tensor]:
+        """Keys and importance weights (B,)."""
+        if self._priorities is None:
+            self._priorities = Priorities(self._valid.size, request.priority)
+            self._priorities.admit(self._all_keys() % self._valid.size)
+        if self._priorities.exponent != request.priority:
+            raise UsageError(f"this replay draws by priority to the power {self._priorities.exponent}, and cannot "
+                             f"change to {request.priority}; start the run anew")  # fmt: skip
+        places = self._priorities.draw(request.batch_size, rng)
+        newest = self._steps * self.num_envs - 1
+        weight = self._priorities.weight(places, self._num_valid, request.importance)
+        return newest - (newest - places) % self._valid.size, self._to(weight)
+
     def _all_keys(self) -> np.ndarray:
-        keys = np.arange(self._first_key(), self._steps * self.num_envs)
+        keys = np.arange(self._low * self.num_envs, self._steps * self.num_envs)
         return keys[self._valid.reshape(-1)[keys % self._valid.size]]
 
-    def _gather(self, keys: np.ndarray) -> Batch:
-        size = self._valid.size
-        at = torch.from_numpy(keys % size).to(self.device)
-        after = torch.from_numpy((keys + self.num_envs) % size).to(self.device)
-        obs = {g: ring.view(size, -1).index_select(0, at) for g, ring in self._obs.items()}
-        next_obs = {g: ring.view(size, -1).index_select(0, after) for g, ring in self._obs.items()}
+    # ---- putting a batch together ------------------------------------------------------------
+
+    def _gather(self, keys: np.ndarray, weight: Tensor | None, n_step: int, discount: float) -> Batch:
+        at = self._to(keys % self._valid.size)
+        column = self._flat
+        action = column["action"].index_select(0, at)
+        last, steps, reward = keys, None, None
+        if n_step > 1:
+            last, steps, reward = self._accumulate(keys, n_step, discount)
+            at = self._to(last % self._valid.size)
+        obs, next_obs = {}, self._successors(last)
+        for group, history in self._history.items():
+            obs[group] = self._stack(group, keys, history)
+            if history > 1:
+                # the successor's earlier frames are the last row's newest
+                frames = obs[group] if last is keys else self._stack(group, last, history)
+                width = self._obs[group].shape[-1]
+                next_obs[group] = torch.cat([frames[..., width:], next_obs[group]], -1)
+        return Batch(
+            obs,
+            action,
+            column["reward"].index_select(0, at) if reward is None else reward,
+            next_obs,
+            column["terminated"].index_select(0, at),
+            column["truncated"].index_select(0, at),
+            steps=steps,
+            weight=weight,
+            rows=torch.from_numpy(keys),
+        )
+
+    def _accumulate(self, keys: np.ndarray, n: int, discount: float) -> tuple[np.ndarray, Tensor, Tensor]:
+        """(key of the last transition, effective n, discounted rewards) (B,) of rows of up to n steps."""
+        high, size = self._steps * self.num_envs, self._valid.size
+        ahead = keys[:, None] + self.num_envs * np.arange(n)  # (B, n)
+        places = ahead % size
+        goes_on = ~self._done.reshape(-1)[places[:, :-1]]
+        follows = goes_on & (ahead[:, 1:] < high) & self._valid.reshape(-1)[places[:, 1:]]
+        within = np.ones(ahead.shape, bool)
+        within[:, 1:] = np.logical_and.accumulate(follows, axis=1)
+        steps = within.sum(1)
+        factor = self._to(np.where(within, discount ** np.arange(n), 0.0).astype(np.float32))
+        # a row beyond the newest may hold anything, NaN too: its factor 0 alone would not do
+        reward = self._flat["reward"][self._to(places)]
+        reward = (torch.where(factor > 0.0, reward, 0.0) * factor).sum(1)
+        return keys + self.num_envs * (steps - 1), self._to(steps), reward
+
+    def _stack(self, group: str, keys: np.ndarray, history: int) -> Tensor:
+        """Observations (B, ...) of a group, with the frames before them where it has a history."""
+        size, frames = self._valid.size, self._flat_obs[group]
+        if history == 1:
+            return frames.index_select(0, self._to(keys % size))
+        age = self._age.reshape(-1)[keys % size]
+        stack = []
+        for back in range(history - 1, -1, -1):
+            frame = frames.index_select(0, self._to((keys - back * self.num_envs) % size))
+            if len(before := np.flatnonzero(age < back)) > 0:
+                frame[self._to(before)] = 0
+            stack.append(frame)
+        return torch.cat(stack, -1)
+
+    def _successors(self, keys: np.ndarray) -> dict[str, Tensor]:
+        """The true next frame (B, ...) of every group."""
+        after = self._to((keys + self.num_envs) % self._valid.size)
+        result = {g: frames.index_select(0, after) for g, frames in self._flat_obs.items()}
         for rows, source, index in self._elsewhere(keys):
-            for group in next_obs:
-                next_obs[group].index_copy_(0, rows, source[group].index_select(0, index))
-        column = {n: c.view(size, *c.shape[2:]).index_select(0, at) for n, c in self._columns.items()}
-        return Batch(obs, column["action"], column["reward"], next_obs, column["terminated"], column["truncated"],
-                     rows=at)  # fmt: skip
+            for group in result:
+                result[group].index_copy_(0, rows, source[group].to(self.device).index_select(0, index))
+        return result
 
     def _elsewhere(self, keys: np.ndarray) -> Iterator[tuple[Tensor, Mapping[str, Tensor], Tensor]]:
         """(rows of the batch, where their successors lie, index there) for those that are not in the ring."""
@@ -172,8 +311,8 @@ class Replay:
         if len(rows) > 0:
             yield self._to(rows), self._side.obs, self._to(index)
 
-    def _to(self, index: np.ndarray) -> Tensor:
-        return torch.from_numpy(index).to(self.device)
+    def _to(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     # ---- saving and loading ------------------------------------------------------------------
 
@@ -184,19 +323,27 @@ class Replay:
         oldest = max(0, self._steps - self._rows)
         first = max(self._segments[-1]["end"] if self._segments else 0, oldest)
         if first < self._steps:
-            self._segments.append(_write(folder, first, self._steps, self._segment(first)))
+            name = f"replay-{first}-{self._steps}.safetensors"
+            written = write_tensors(folder, name, self._segment(first))
+            self._segments.append({**written, "first": first, "end": self._steps})
         self._segments = [s for s in self._segments if s["end"] > oldest]
-        return {"format": FORMAT, "num_envs": self.num_envs, "rows": self._rows, "steps": self._steps,
-                "segments": [dict(s) for s in self._segments]}  # fmt: skip
+        manifest = {"format": FORMAT, "num_envs": self.num_envs, "rows": self._rows, "steps": self._steps,
+                    "segments": [dict(s) for s in self._segments]}  # fmt: skip
+        if self._priorities is not None:
+            state = {name: torch.from_numpy(array) for name, array in self._priorities.state_dict().items()}
+            manifest["priorities"] = write_tensors(folder, f"priorities-{self._steps}.safetensors", state)
+        return manifest
 
     def _segment(self, first: int) -> dict[str, Tensor]:
         """What the rows from step `first` on consist of."""
-        rows = torch.arange(first, self._steps, device=self.device) % self._rows
+        rows = np.arange(first, self._steps) % self._rows
+        index = self._to(rows)
         side = self._side.since((first - 1) * self.num_envs)
         return {
-            **{f"obs.{g}": ring.index_select(0, rows) for g, ring in self._obs.items()},
-            **{name: column.index_select(0, rows) for name, column in self._columns.items()},
-            "valid": torch.from_numpy(self._valid[rows.cpu().numpy()]),
+            **{f"obs.{g}": ring.index_select(0, index) for g, ring in self._obs.items()},
+            **{name: column.index_select(0, index) for name, column in self._columns.items()},
+            "valid": torch.from_numpy(self._valid[rows]),
+            "age": torch.from_numpy(self._age[rows]),
             **{f"side.{g}": t for g, t in side.items()},
             **{f"head.{g}": head for g, head in self._head.items()},
         }
@@ -211,149 +358,44 @@ class Replay:
         if differs := [f"{k} expected {v}, found {manifest.get(k)}" for k, v in mine.items() if manifest.get(k) != v]:
             raise RunError(f"the replay saved in {folder} does not fit this run: {', '.join(differs)}; "
                            f"resume with the settings that the run was started with")  # fmt: skip
-        steps, segments = _manifest_contents(folder, manifest)
+        steps, segments = manifest_contents(folder, manifest)
         oldest = max(0, steps - self._rows)
-        _check_coverage(folder, segments, oldest, steps)
-        self._side = _SideQueue(self._groups, self.device)
-        self._valid[:] = False
+        check_coverage(folder, segments, oldest, steps)
+        self._side = SideQueue(self._groups, self.device)
+        self._valid[:] = self._done[:] = False
         for segment in segments:
             self._restore(folder, segment, oldest)
-        self._side.drop_before(oldest * self.num_envs)
-        self._num_valid = int(self._valid.sum())
+        self._low = self._first_drawable(steps)
+        self._side.drop_before(self._low * self.num_envs)
+        drawable = np.arange(self._low, steps) % self._rows
+        self._num_valid = int(np.count_nonzero(self._valid[drawable]))
         self._steps, self._folder, self._segments = steps, folder, segments
-        if steps > 0:
-            row = (steps - 1) % self._rows
-            self._head_done = self._columns["terminated"][row] | self._columns["truncated"][row]
+        self._priorities = None
+        if (named := manifest.get("priorities")) is not None:
+            state = read_tensors(folder, named, PRIORITIES)
+            self._priorities = Priorities.restored({name: t.numpy() for name, t in state.items()})
 
     def _restore(self, folder: Path, segment: Mapping[str, Any], oldest: int) -> None:
         """Put one segment's rows where they were; those overwritten since are left out."""
         count = segment["end"] - segment["first"]
-        tensors = _read(folder, segment, self._expected(count))
+        tensors = read_tensors(folder, segment, self._expected(count))
         skip = max(0, oldest - segment["first"])
-        rows = torch.arange(segment["first"] + skip, segment["end"], device=self.device) % self._rows
+        rows = np.arange(segment["first"] + skip, segment["end"]) % self._rows
+        index = self._to(rows)
         for group, ring in self._obs.items():
-            ring[rows] = tensors[f"obs.{group}"][skip:].to(self.device)
-            self._head[group].copy_(tensors[f"head.{group}"])
+            ring[index] = tensors[f"obs.{group}"][skip:].to(self.device)
+            self._head[group] = tensors[f"head.{group}"].to(self.device)
         for name, column in self._columns.items():
-            column[rows] = tensors[name][skip:].to(self.device)
-        self._valid[rows.cpu().numpy()] = tensors["valid"][skip:].numpy()
+            column[index] = tensors[name][skip:].to(self.device)
+        self._valid[rows], self._age[rows] = tensors["valid"][skip:].numpy(), tensors["age"][skip:].numpy()
+        self._done[rows] = (tensors["terminated"] | tensors["truncated"])[skip:].numpy()
         self._side.append(tensors["side.key"].numpy(), {g: tensors[f"side.{g}"].to(self.device) for g in self._groups})
 
     def _expected(self, steps: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape, without the leading axis of the side queue, and type of every tensor in a file of so many steps."""
         expected = {f"obs.{g}": ((steps, *ring.shape[1:]), ring.dtype) for g, ring in self._obs.items()}
         expected |= {name: ((steps, *c.shape[1:]), c.dtype) for name, c in self._columns.items()}
-        expected |= {f"head.{g}": (tuple(head.shape), head.dtype) for g, head in self._head.items()}
-        expected |= {f"side.{g}": ((-1, dim), dtype) for g, (dim, dtype) in self._groups.items()}
-        return {**expected, "valid": ((steps, self.num_envs), torch.bool), "side.key": ((-1,), torch.int64)}
-
-
-class _SideQueue:
-    """Observations by growing key: appended at the end, dropped from the front, found by bisection."""
-
-    def __init__(self, groups: Mapping[str, tuple[int, torch.dtype]], device: torch.device):
-        self._keys = np.empty(16, np.int64)
-        self.obs = {g: torch.empty(16, dim, dtype=dtype, device=device) for g, (dim, dtype) in groups.items()}
-        self._first = self._end = 0
-
-    @property
-    def nbytes(self) -> int:
-        return self._keys.nbytes + sum(t.nbytes for t in self.obs.values())
-
-    def append(self, keys: np.ndarray, obs: Mapping[str, Tensor]) -> None:
-        if self._end + len(keys) > len(self._keys):
-            self._make_room(len(keys))
-        place = slice(self._end, self._end + len(keys))
-        self._keys[place] = keys
-        for group, value in obs.items():
-            self.obs[group][place] = value
-        self._end += len(keys)
-
-    def _make_room(self, count: int) -> None:
-        """Move the entries to the front of arrays that leave a quarter free for those to come."""
-        used = slice(self._first, self._end)
-        size = max(16, (self._end - self._first + count) * 5 // 4)
-        keys = np.empty(size, np.int64)
-        keys[: self._end - self._first] = self._keys[used]
-        for group, old in self.obs.items():
-            new = old.new_empty(size, old.shape[1])
-            new[: self._end - self._first] = old[used]
-            self.obs[group] = new
-        self._keys, self._first, self._end = keys, 0, self._end - self._first
-
-    def drop_before(self, key: int) -> None:
-        while self._first < self._end and self._keys[self._first] < key:
-            self._first += 1
-
-    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(which of `keys` are here, where in `obs` they lie)."""
-        held = self._keys[self._first : self._end]
-        if len(held) == 0:
-            return keys[:0], keys[:0]
-        place = np.minimum(np.searchsorted(held, keys), len(held) - 1)
-        rows = np.flatnonzero(held[place] == keys)
-        return rows, place[rows] + self._first
-
-    def since(self, key: int) -> dict[str, Tensor]:
-        """The entries from `key` on, as tensors to save."""
-        start = self._first + int(np.searchsorted(self._keys[self._first : self._end], key))
-        return {"key": torch.from_numpy(self._keys[start : self._end].copy()),
-                **{g: t[start : self._end] for g, t in self.obs.items()}}  # fmt: skip
-
-
-def _manifest_contents(folder: Path, manifest: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-    """(steps, segments) of a manifest, well-formed."""
-    try:
-        keys = {"file": str, "first": int, "end": int, "bytes": int, "crc32": int}
-        return int(manifest["steps"]), [{k: kind(s[k]) for k, kind in keys.items()} for s in manifest["segments"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"the replay's manifest in {folder} is damaged ({error!r}); start the run anew") from None
-
-
-def _check_coverage(folder: Path, segments: list[dict[str, Any]], oldest: int, steps: int) -> None:
-    """The files must continue each other, from the oldest row or before to the newest."""
-    covered = min(oldest, segments[0]["first"]) if segments else oldest
-    for segment in segments:
-        if segment["first"] != covered:
-            break
-        covered = segment["end"]
-    if covered != steps:
-        raise RunError(f"the replay's manifest in {folder} is damaged: expected files for steps {oldest} to {steps}, "
-                       f"found {[(s['first'], s['end']) for s in segments]}; start the run anew")  # fmt: skip
-
-
-def _write(folder: Path, first: int, end: int, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A new file with the rows of steps [first, end), safely on the disk, and its line in the manifest."""
-    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    path = folder / f"replay-{first}-{end}.safetensors"
-    write_durably(path, data)
-    return {"file": path.name, "first": first, "end": end, "bytes": len(data), "crc32": zlib.crc32(data)}
-
-
-def _read(
-    folder: Path, segment: Mapping[str, Any], expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-) -> dict[str, Tensor]:
-    """The tensors of one file, checked against the manifest and against what this buffer holds."""
-    path = folder / segment["file"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"cannot read {path}, which the checkpoint names: {error.strerror}; "
-                       f"the run cannot go on without it") from None  # fmt: skip
-    if len(data) != segment["bytes"] or zlib.crc32(data) != segment["crc32"]:
-        raise RunError(f"{path} is damaged: expected {segment['bytes']} bytes with checksum {segment['crc32']}, "
-                       f"found {len(data)} with {zlib.crc32(data)}; copy it again or start the run anew")  # fmt: skip
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise RunError(f"{path} is damaged ({error}); copy it again or start the run anew") from None
-    for name, (shape, dtype) in expected.items():
-        found = tensors.get(name)
-        fits = found is not None and found.dtype == dtype and len(found.shape) == len(shape) and all(
-            want in (-1, have) for want, have in zip(shape, found.shape, strict=True)
-        )  # fmt: skip
-        if not fits:
-            came = "nothing" if found is None else f"{tuple(found.shape)} {found.dtype}"
-            raise RunError(f"{path}: {name} should be {shape} {dtype}, found {came}; "
-                           f"resume with the task and settings that the run was started with")  # fmt: skip
-    return tensors
+        expected |= {f"head.{g}": ((self.num_envs, *shape), dtype) for g, (shape, dtype) in self._groups.items()}
+        expected |= {f"side.{g}": ((-1, *shape), dtype) for g, (shape, dtype) in self._groups.items()}
+        return {**expected, "valid": ((steps, self.num_envs), torch.bool), "age": ((steps, self.num_envs), torch.int32),
+                "side.key": ((-1,), torch.int64)}  # fmt: skip

@@ -113,7 +113,7 @@ def run_round(
             success = torch.zeros_like(running) if success is None else success
             success |= ended & step.success
         running = running & ~ended
-        obs, state = step.obs, restart(state, step.done, initial)
+        obs, state = step.obs, restart(state, step.ended, initial)
         if progress is not None and ended.any():
             progress(int(ended.sum()))
     return returns, lengths, success

@@ -174,7 +174,7 @@ class _Run:
             step = self.env.step(action)
             self.buffer.add(obs, action, extras, step)
             self.episodes.add(step)
-            self.state = restart(self.state, step.done, self.initial_state)
+            self.state = restart(self.state, step.ended, self.initial_state)
             obs = step.obs
             self.steps += self.env.num_envs
         for _ in range(self.learner.updates_due(self.steps)):

@@ -123,7 +123,7 @@ class _Training:
                 assert all(len(x) == WORLDS and not x.requires_grad for x in extras.values())
                 step = self.env.step(action)
                 self.buffer.add(self.obs, action, extras, step)
-                self.state = restart(self.state, step.done, self.learner.initial_state(WORLDS))
+                self.state = restart(self.state, step.ended, self.learner.initial_state(WORLDS))
                 self.obs, self.steps = step.obs, self.steps + WORLDS
             for _ in range(self.learner.updates_due(self.steps)):
                 batch = self.buffer.sample(self.learner.request, self.rng)
