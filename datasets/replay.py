@@ -139,7 +139,10 @@ class Replay:
 
     def _put(self, name: str, row: int, value: Tensor) -> None:
         ring = self._rings[name]
-        ring[row] = value if isinstance(ring, Tensor) else value.numpy(force=True)
+        if isinstance(ring, Tensor):
+            ring[row] = value
+        else:
+            ring[row] = value.numpy(force=True)
 
     def _first_drawable(self, steps: int) -> int:
         """The first step whose row, and what its stack needs, is still there after so many steps."""

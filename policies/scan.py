@@ -11,7 +11,10 @@ Legend: T time, the last axis.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+SHORT = 12  # steps, up to which one after another takes fewer calls
 
 
 def scan_forward(x: Tensor, carry: Tensor) -> Tensor:
@@ -28,4 +31,9 @@ def scan_forward(x: Tensor, carry: Tensor) -> Tensor:
 
 def scan_backward(x: Tensor, carry: Tensor) -> Tensor:
     """y (..., T) with y_t = x_t + carry_t y_{t+1}, for x, carry (..., T); the last carry is not used."""
+    if x.shape[-1] <= SHORT:
+        columns = list(x.unbind(-1))
+        for t, c in zip(range(len(columns) - 2, -1, -1), carry.unbind(-1)[-2::-1], strict=True):
+            columns[t] = torch.addcmul(columns[t], c, columns[t + 1])
+        return torch.stack(columns, -1)
     return scan_forward(x.flip(-1), carry.flip(-1)).flip(-1)
