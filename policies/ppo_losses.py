@@ -177,7 +177,9 @@ def standardize(advantage: Tensor, weight: Tensor | None = None) -> Tensor:
     if weight is None:
         variance, mean = torch.var_mean(advantage, -1, correction=0, keepdim=True)
         return (advantage - mean) / (variance.sqrt() + 1e-8)
-    share = weight.double() / weight.sum(dtype=torch.float64)  # in double, so that equal ones leave no noise to scale
+    share = weight.double() / weight.sum(dtype=torch.float64).clamp_min(
+        1e-12
+    )  # in double, so that equal ones leave no noise to scale
     centred = advantage - torch.dot(advantage.double(), share).to(advantage.dtype)
     return centred / (torch.dot(centred.double().square(), share).sqrt() + 1e-8).to(advantage.dtype)
 

@@ -11,8 +11,8 @@ Legend: N worlds, T time, B rows, D inputs, A outputs of the actor, P parameters
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,22 @@ ADAM_EPSILON = 1e-5  # Huang et al. 2022, detail 3
 ACTOR, CRITIC = 0, 1
 KEPT_SIZES = 4  # of minibatches, whose workspaces are kept
 METRICS = ("policy/loss", "critic/loss", "policy/grad_norm", "critic/grad_norm")  # of a step
+
+
+class Seen(NamedTuple):
+    """What the networks read of B steps."""
+
+    vector: Tensor | None  # (B, D) normalized: what the actor reads, then what the critic alone does
+    image: Tensor | None  # (B, height, width, channels) uint8
+    memory: Mapping[str, Tensor]  # what an LSTM remembers, (B, H) each
+
+
+class Data(NamedTuple):
+    """A rollout, or a part of it, as rows."""
+
+    x: Tensor  # (B, D), or (2, B, D) where actor and critic read different things
+    rows: Rows
+    weight: Tensor  # (B,) equal
 
 
 class Perceptrons:
@@ -101,15 +117,23 @@ class Perceptrons:
         """What the actor's outputs (B, A) mean."""
         return Gaussian(out, log_std) if self.gaussian else Categorical(out)
 
-    def act(self, x: Tensor) -> Tensor:
-        """The actor's outputs (N, A) for x (N, D), with as few calls as there can be: acting costs mostly calls."""
+    def initial_state(self, n: int) -> dict[str, Tensor]:
+        return {}
+
+    def act(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
+        """The actor's outputs (N, A), with as few calls as there can be: acting costs mostly calls; no memory."""
+        x = self._vector(seen)
         *hidden, (last_weight, last_bias) = self._layers
         for weight, bias in hidden:
             x = torch.addmm(bias, x, weight)
             x = x.tanh_() if self.activation == "tanh" else x.relu_() if self.activation == "relu" else F.elu_(x)
-        return torch.addmm(last_bias, x, last_weight.T)
+        return torch.addmm(last_bias, x, last_weight.T), {}
 
-    def inputs(self, x: Tensor) -> Tensor:
+    def _vector(self, seen: Seen) -> Tensor:
+        assert seen.vector is not None
+        return seen.vector
+
+    def _inputs(self, x: Tensor) -> Tensor:
         """What the stacked networks read, (B, D) or (2, B, D), of what the critic reads (B, D)."""
         if self.actor_inputs == self.critic_inputs:
             return x
@@ -117,39 +141,50 @@ class Perceptrons:
         seen[:, self.actor_inputs :] = 0.0  # the actor does not see these
         return torch.stack([seen, x])
 
-    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The actor's outputs (B, A) and the values (B,) for inputs (B, D) or (2, B, D)."""
+    def evaluate(self, seen: Seen) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The actor's outputs (B, A) and the values (B,); no memory."""
+        x = self._inputs(self._vector(seen))
         out, _ = forward(self.params, x, Workspace.none(self.params), self.activation)
-        return out[ACTOR], out[CRITIC, :, 0]
+        return out[ACTOR], out[CRITIC, :, 0], {}
 
-    def outputs(self, x: Tensor) -> Tensor:
-        """The actor's outputs (B, A) alone."""
-        x = x if x.ndim == 2 else x[ACTOR]
+    def outputs(self, data: Data) -> Tensor:
+        """The actor's outputs (B, A)."""
+        x = data.x if data.x.ndim == 2 else data.x[ACTOR]
         return forward(self.actor, x, Workspace.none(self.actor), self.activation)[0][0]
 
-    def values(self, x: Tensor) -> Tensor:
-        """The values (B,) of what the critic reads (B, D)."""
-        return forward(self.critic, x, Workspace.none(self.critic), self.activation)[0][0, :, 0]
+    def values(self, seen: Seen) -> Tensor:
+        """The values (B,)."""
+        return forward(self.critic, self._vector(seen), Workspace.none(self.critic), self.activation)[0][0, :, 0]
 
     # ---- learning ----------------------------------------------------------------------------------------------
 
-    def minibatches(self, x: Tensor, rows: Rows, count: int, generator: torch.Generator) -> Iterator:
-        """The rows in a new order, in `count` parts with advantages standardized: (inputs, Rows)."""
-        total = len(rows.advantage)
-        order = torch.randperm(total, generator=generator, device=x.device)
+    def arrange(self, seen: Seen, rows: Rows, done: Tensor, mask: Tensor | None) -> Data:
+        """A rollout (N T, ...) as rows, without those that are no transition; done (N, T), mask (N, T) or None."""
+        x = self._inputs(self._vector(seen))
+        if mask is not None:
+            keep = mask.flatten()
+            x, rows = x[..., keep, :], Rows(*(c[keep] for c in rows))
+        return Data(x, rows, torch.full_like(rows.advantage, 1.0 / max(1, len(rows.advantage))))
+
+    def minibatches(self, data: Data, count: int, generator: torch.Generator) -> Iterator[Data]:
+        """The rows in a new order, in `count` parts with advantages standardized."""
+        total = len(data.rows.advantage)
+        order = torch.randperm(total, generator=generator, device=data.x.device)
         size = -(-total // count)
-        shuffled = rows._make(column.index_select(0, order) for column in rows)
+        shuffled = Rows(*(column.index_select(0, order) for column in data.rows))
         if total % size == 0:  # all parts at once
             advantage = standardize(shuffled.advantage.view(-1, size)).flatten()
         else:
             advantage = torch.cat([standardize(part) for part in shuffled.advantage.split(size)])
-        shuffled = shuffled._replace(advantage=advantage)
-        inputs = x.index_select(-2, order).split(size, -2)
-        return zip(inputs, map(Rows._make, zip(*(c.split(size) for c in shuffled), strict=True)), strict=True)
+        columns = [c.split(size) for c in shuffled._replace(advantage=advantage)]
+        inputs = data.x.index_select(-2, order).split(size, -2)
+        for x, *values in zip(inputs, *columns, strict=True):
+            yield Data(x, Rows(*values), self._workspace(x.shape[-2])[-1])
 
-    def step(self, x: Tensor, rows: Rows, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
+    def step(self, part: Data, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
         """One gradient step on B rows, in place; its METRICS (4,) as they were before it."""
-        work, d_out, d_actor, d_value, weight = self._workspace(rows.advantage.shape[0])
+        x, rows, weight = part
+        work, d_out, d_actor, d_value, _ = self._workspace(x.shape[-2])
         out, hidden = forward(self.params, x, work, self.activation)  # (2, B, A)
         new, old = self.distribution(out[ACTOR], self.log_std), self.distribution(rows.old, old_log_std)
         actor = policy_loss(new, old, rows, weight, rule, rates.penalty)

@@ -103,6 +103,17 @@ def ppo_fixed_kl() -> Recipe:
     return replace(chosen, settings=replace(chosen.settings, objective="fixed_kl", penalty=1.0))
 
 
+def ppo_lstm() -> Recipe:
+    """PPO with an LSTM, for tasks whose observations do not say everything."""
+    from .ppo import PPO, PPOConfig
+
+    settings = PPOConfig(
+        lstm=64, sequence=16, hidden=(64,), activation="tanh", collect_steps=64, epochs=4, minibatches=4,
+        discount=0.99, normalize_returns=True,
+    )  # fmt: skip
+    return Recipe(PPO, settings, RunSettings(num_envs=32, steps=200_000))
+
+
 def sac() -> Recipe:
     """Soft actor-critic with automatic temperature (Haarnoja 2018)."""
     from .sac import SAC, SACConfig
@@ -118,6 +129,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ppo/mujoco": ppo_mujoco,
     "ppo/kl": ppo_kl,
     "ppo/fixed_kl": ppo_fixed_kl,
+    "ppo/lstm": ppo_lstm,
     "sac": sac,
 }
 

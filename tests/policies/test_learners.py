@@ -2,7 +2,7 @@
 
 import pytest
 
-from conformance_policy import DiscreteDrift, Drift, check_learner
+from conformance_policy import DiscreteDrift, DiscreteImageDrift, Drift, ImageDrift, check_learner
 from poise.policies.recipes import RECIPES, recipe
 
 SMALL = {
@@ -15,6 +15,7 @@ SMALL = {
         "epsilon_steps": 0,
     },
     "ppo": {"collect_steps": 8, "hidden": (8, 8), "minibatches": 4},
+    "ppo/lstm": {"collect_steps": 8, "hidden": (8,), "lstm": 6, "sequence": 4, "minibatches": 2},
     "sac": {"hidden": (8, 8), "batch_size": 8, "learning_starts": 8, "capacity": 64, "compile": "off"},
 }
 
@@ -22,7 +23,7 @@ SMALL = {
 @pytest.mark.parametrize("normalize_obs", [True, False])
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_learner_keeps_the_contract(name, normalize_obs, tmp_path):
-    small = SMALL[name.partition("/")[0]]
+    small = SMALL.get(name) or SMALL[name.partition("/")[0]]
     chosen = recipe(name, None, {**small, "normalize_obs": normalize_obs})
     world = DiscreteDrift if name.startswith("dqn") else Drift
     check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)
@@ -46,6 +47,8 @@ PPO_VARIANTS = {
     "scaled rewards": {"normalize_returns": True},
     "fixed step size": {"target_kl": 0.0, "objective": "none"},
     "adaptive penalty": {"objective": "adaptive_kl", "entropy_coef": 0.01},
+    "lstm": {"lstm": 6, "normalize_returns": True},
+    "lstm, short sequences": {"lstm": 6, "sequence": 4, "objective": "adaptive_kl"},
 }
 
 
@@ -53,4 +56,11 @@ PPO_VARIANTS = {
 @pytest.mark.parametrize("variant", PPO_VARIANTS)
 def test_every_kind_of_ppo_keeps_the_contract(variant, world, tmp_path):
     chosen = recipe("ppo", None, {**SMALL["ppo"], **PPO_VARIANTS[variant]})
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)
+
+
+@pytest.mark.parametrize("world", [ImageDrift, DiscreteImageDrift])
+@pytest.mark.parametrize("lstm", [0, 6])
+def test_ppo_with_a_camera_keeps_the_contract(lstm, world, tmp_path):
+    chosen = recipe("ppo", None, {**SMALL["ppo"], "conv": ((4, 3, 2), (4, 3, 1)), "image_features": 5, "lstm": lstm})
     check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)

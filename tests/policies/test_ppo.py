@@ -12,6 +12,7 @@ from poise.errors import UsageError
 from poise.policies.networks import linear_layers, mlp
 from poise.policies.ppo import PPO, PPOConfig
 from poise.policies.ppo_losses import standardize
+from poise.policies.ppo_update import Seen
 from poise.spec import ActionTerm, ObsTerm, Spec
 
 SPEC = Spec(
@@ -54,10 +55,15 @@ def parameters(learner):
     return learner.networks.flat.clone()
 
 
-def log_prob_now(learner, rows, x):
-    """Log density of the actions in `rows` under the present actor."""
-    mean = learner.networks.outputs(x)
-    return torch.distributions.Normal(mean, learner.networks.log_std.exp()).log_prob(rows.action).sum(-1)
+def log_prob_now(learner, data):
+    """Log density of the actions in `data` under the present actor."""
+    mean = learner.networks.outputs(data)
+    return torch.distributions.Normal(mean, learner.networks.log_std.exp()).log_prob(data.rows.action).sum(-1)
+
+
+def seen(learner, x):
+    """Vectors (B, D) as the networks read them."""
+    return Seen(learner._normalized(x), None, {})
 
 
 # ---- acting and updating -----------------------------------------------------------------------------------------
@@ -79,11 +85,12 @@ def test_before_the_first_gradient_step_the_ratio_is_one_in_every_update(normali
         learner.networks.act = lambda x, act=act, seen=drawn_from: seen.append(act(x)) or seen[-1]
         batch = collect(learner, env)
         learner.networks.act = act
-        x, rows, _ = learner._prepare(batch)
-        mean = torch.stack(drawn_from, 1).flatten(0, 1)  # of the policy that acted, when it did
+        data, _ = learner._prepare(batch)
+        rows = data.rows
+        mean = torch.stack([out for out, _ in drawn_from], 1).flatten(0, 1)  # of the policy that acted, when it did
         acted = torch.distributions.Normal(mean, learner.networks.log_std.exp()).log_prob(rows.action).sum(-1)
         assert (torch.exp(acted - rows.old_log_prob) - 1).abs().max() < 1e-5
-        assert (torch.exp(log_prob_now(learner, rows, x) - rows.old_log_prob) - 1).abs().max() < 1e-5
+        assert (torch.exp(log_prob_now(learner, data) - data.rows.old_log_prob) - 1).abs().max() < 1e-5
         learner.update(batch)
 
 
@@ -92,10 +99,9 @@ def test_advantages_bootstrap_from_true_successors_with_few_extra_values():
     learner.update(collect(learner, env))
     batch = collect(learner, env)
     assert batch.terminated.any() and batch.truncated.any()
-    _, rows, _ = learner._prepare(batch)
+    rows = learner._prepare(batch)[0].rows
     value, next_value = (  # all of them, plainly
-        learner.networks.values(learner._normalized(x["state"].flatten(0, 1))).view(N, T)
-        for x in (batch.obs, batch.next_obs)
+        learner.networks.values(seen(learner, x["state"].flatten(0, 1))).view(N, T) for x in (batch.obs, batch.next_obs)
     )
     expected = torch.zeros(N, T)
     for t in reversed(range(T)):
@@ -131,7 +137,8 @@ def test_one_epoch_of_one_minibatch_equals_a_plainly_written_update(objective, a
     )  # fmt: skip
     learner, twin, env = PPO(SPEC, config, N, seed=4), PPO(SPEC, config, N, seed=4), Walk()
     batch = collect(learner, env)
-    x, rows, _ = twin._prepare(batch)
+    data, _ = twin._prepare(batch)
+    x, rows = data.x, data.rows
     old = torch.distributions.Normal(rows.old + 0.3, twin.networks.log_std.exp() * 1.1)  # as if it had moved
     old_log_prob = old.log_prob(rows.action).sum(-1)
     rows = rows._replace(old=rows.old + 0.3, old_log_prob=old_log_prob)
@@ -152,9 +159,9 @@ def test_one_epoch_of_one_minibatch_equals_a_plainly_written_update(objective, a
     critic_norm = torch.nn.utils.clip_grad_norm_(critic.parameters(), 0.7)
     torch.optim.Adam([log_std, *actor.parameters(), *critic.parameters()], lr=1e-3, eps=1e-5).step()
 
-    (part, shuffled), *none = learner.networks.minibatches(x, rows, 1, learner.generator)
+    part, *none = learner.networks.minibatches(data._replace(rows=rows), 1, learner.generator)
     old_log_std = learner.networks.log_std + math.log(1.1)
-    metrics = learner.networks.step(part, shuffled, old_log_std, learner.rule, learner.rates, True)
+    metrics = learner.networks.step(part, old_log_std, learner.rule, learner.rates, True)
     expected = [policy_loss, critic_loss, actor_norm, critic_norm]
     assert not none
     torch.testing.assert_close(metrics, torch.stack([x.detach() for x in expected]), atol=1e-6, rtol=1e-5)
@@ -179,10 +186,10 @@ def test_the_critic_alone_reads_what_only_training_knows():
     )  # fmt: skip
     actor, critic, _ = modules(learner)  # networks of 3 and of 5 inputs
     x = torch.cat([batch.obs["state"], batch.obs["privileged"]], -1).flatten(0, 1)
-    out, value = learner.networks.evaluate(learner.networks.inputs(x))
+    out, value, _ = learner.networks.evaluate(Seen(x, None, {}))
     torch.testing.assert_close(out, actor(x[:, :3]).detach())
     torch.testing.assert_close(value, critic(x)[:, 0].detach())
-    torch.testing.assert_close(learner.networks.values(x), value)
+    torch.testing.assert_close(learner.networks.values(Seen(x, None, {})), value)
 
     metrics = learner.update(batch)
     assert all(torch.isfinite(value) for value in metrics.values())
@@ -190,7 +197,7 @@ def test_the_critic_alone_reads_what_only_training_knows():
     policy = learner.policy()
     assert "privileged" not in policy.spec.observations and policy.network["groups"] == ["state"]
     assert policy.tensors["actor.0.weight"].shape == (16, 3) and policy.tensors["normalizer.mean"].shape == (3,)
-    mean = learner.networks.act(learner._normalized(batch.obs["state"][:, 0]))
+    mean, _ = learner.networks.act(seen(learner, batch.obs["state"][:, 0]))
     acted, _ = policy.act({"state": batch.obs["state"][:, 0]}, {})
     torch.testing.assert_close(acted[:, 0], mean.clamp(-1, 1))
 
@@ -202,14 +209,14 @@ def test_scaled_rewards_leave_the_buffer_and_the_reported_values_in_the_task_s_u
     batch = collect(plain, Walk())
     big = dataclasses.replace(batch, reward=batch.reward * 50.0)
     raw = big.reward.clone()
-    _, unscaled_rows, _ = plain._prepare(big)
-    _, rows, metrics = scaled._prepare(big)
+    unscaled, _ = plain._prepare(big)
+    data, metrics = scaled._prepare(big)
     scale = metrics["reward/scale"].item()
     assert torch.equal(big.reward, raw) and scale > 10.0
     assert scaled.returns is not None
     torch.testing.assert_close(scaled.returns(raw), (raw / scale).clamp(-10, 10))
-    assert rows.value_target.abs().max() < 10.0 < unscaled_rows.value_target.abs().max()
-    _, value = scaled.networks.evaluate(scaled._normalized(big.obs["state"].flatten(0, 1)))
+    assert data.rows.value_target.abs().max() < 10.0 < unscaled.rows.value_target.abs().max()
+    value = scaled.networks.values(seen(scaled, big.obs["state"].flatten(0, 1)))
     torch.testing.assert_close(metrics["critic/value"], value.mean() * scale)
 
 
@@ -218,10 +225,10 @@ def test_the_adaptive_penalty_follows_the_divergence_of_the_whole_update():
     learner, env = PPO(SPEC, config, N, seed=0), Walk()
     for _ in range(6):
         before, batch = learner.rates.penalty.item(), collect(learner, env)
-        x, rows, _ = learner._prepare(batch)
-        old = torch.distributions.Normal(rows.old, learner.networks.log_std.exp())
+        data, _ = learner._prepare(batch)
+        old = torch.distributions.Normal(data.rows.old, learner.networks.log_std.exp())
         metrics = learner.update(batch)
-        new = torch.distributions.Normal(learner.networks.outputs(x), learner.networks.log_std.exp())
+        new = torch.distributions.Normal(learner.networks.outputs(data), learner.networks.log_std.exp())
         divergence = torch.distributions.kl_divergence(old, new).sum(-1).mean()
         torch.testing.assert_close(metrics["policy/kl"], divergence, atol=1e-6, rtol=1e-4)
         assert metrics["policy/penalty"] == before  # the new one serves the next update
@@ -232,9 +239,10 @@ def test_the_adaptive_penalty_follows_the_divergence_of_the_whole_update():
 def test_updating_makes_good_actions_likelier_and_leaves_finite_scalar_metrics():
     learner, env = PPO(SPEC, SMALL, N, seed=0), Walk()
     batch = collect(learner, env)
-    x, rows, _ = learner._prepare(batch)
+    data, _ = learner._prepare(batch)
     metrics = learner.update(batch)
-    assert ((log_prob_now(learner, rows, x) - rows.old_log_prob) * standardize(rows.advantage)).mean() > 0
+    gained = log_prob_now(learner, data) - data.rows.old_log_prob
+    assert (gained * standardize(data.rows.advantage)).mean() > 0
     assert set(metrics) == {
         "policy/loss", "policy/kl", "policy/clip_fraction", "policy/entropy", "policy/log_std", "policy/grad_norm",
         "critic/loss", "critic/explained_variance", "critic/value", "critic/grad_norm", "learning_rate",
@@ -294,8 +302,8 @@ def test_scheduled_noise_shrinks_linearly_to_the_planned_end_and_stays_one_withi
     seen = []
     for _ in range(5):
         batch = collect(learner, env)
-        x, rows, _ = learner._prepare(batch)
-        assert (torch.exp(log_prob_now(learner, rows, x) - rows.old_log_prob) - 1).abs().max() < 1e-5
+        data, _ = learner._prepare(batch)
+        assert (torch.exp(log_prob_now(learner, data) - data.rows.old_log_prob) - 1).abs().max() < 1e-5
         seen.append(learner.update(batch)["policy/log_std"].item())
     assert seen == pytest.approx([-1.0, -1.5, -2.0, -2.5, -2.5])
 
@@ -307,7 +315,7 @@ def test_the_policy_is_the_clipped_mean_and_does_not_follow_later_updates():
     obs = {"state": torch.randn(4, 3, generator=torch.Generator().manual_seed(0))}
     policy = learner.policy()
     chunk, _ = policy.act(obs, policy.initial_state(4))
-    mean = learner.networks.act(learner._normalized(obs["state"]))
+    mean, _ = learner.networks.act(seen(learner, obs["state"]))
     assert chunk.shape == (4, 1, 2)
     torch.testing.assert_close(chunk[:, 0], mean.clamp(-1, 1))
     assert (chunk[:, 0, 0] == 1).all()
@@ -363,7 +371,7 @@ def test_tasks_that_it_cannot_learn_and_schedules_without_an_end_are_refused_pla
     two = Spec(SPEC.observations, (ActionTerm("walk", "discrete", n=3), ActionTerm("jump", "discrete", n=2)), 0.05)
     with pytest.raises(UsageError, match=r"wants several at once: walk \(discrete\), jump \(discrete\)"):
         PPO(two, SMALL, N, seed=0)
-    with pytest.raises(UsageError, match="flat observation groups; this task has privileged"):
+    with pytest.raises(UsageError, match="flat observation groups and a camera; this task has only privileged"):
         PPO(Spec({"privileged": SPEC.observations["state"]}, SPEC.actions, 0.05), SMALL, N, seed=0)
     with pytest.raises(UsageError, match="minibatches = 25: expected at most 24"):
         PPO(SPEC, dataclasses.replace(SMALL, minibatches=25), N, seed=0)
