@@ -7,6 +7,9 @@ sec. 3.1). bfloat16 has float32's range, so no loss needs scaling.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -38,3 +41,25 @@ def bf16_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.bmm(a, b, out=out)
     finally:
         matmul.fp32_precision = before
+
+
+@contextmanager
+def bf16_products(device: torch.device) -> Iterator[None]:
+    """Inside, every product and convolution rounds its factors to bfloat16 and sums in float32.
+
+    Their gradients too. On a GPU this is torch's autocast, whose results are rounded as well.
+    """
+    if device.type != "cpu":
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph cannot hold the cache
+            yield
+        return
+    mkldnn = torch.backends.mkldnn
+    parts = (mkldnn.matmul, mkldnn.conv)  # pyright: ignore[reportAttributeAccessIssue]
+    before = [part.fp32_precision for part in parts]
+    for part in parts:
+        part.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision

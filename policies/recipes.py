@@ -116,9 +116,22 @@ def ppo_lstm() -> Recipe:
 
 def sac() -> Recipe:
     """Soft actor-critic with automatic temperature (Haarnoja 2018)."""
-    from .sac import SAC, SACConfig
+    from .sac import SAC
+    from .sac_config import SACConfig
 
     return Recipe(SAC, SACConfig(), RunSettings(num_envs=1))
+
+
+def sac_large() -> Recipe:
+    """SAC for few environment steps, in the manner of FlashSAC (arXiv 2604.04539)."""
+    from .sac import SAC
+    from .sac_config import SACConfig
+
+    settings = SACConfig(
+        norm="layer", critic="categorical", project_weights=True, normalize_obs=True, normalize_rewards=True,
+        policy_delay=2, tau=0.01, init_alpha=0.01, target_std=0.15, noise_hold=16,
+    )  # fmt: skip
+    return Recipe(SAC, settings, RunSettings(num_envs=1))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -131,6 +144,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ppo/fixed_kl": ppo_fixed_kl,
     "ppo/lstm": ppo_lstm,
     "sac": sac,
+    "sac/large": sac_large,
 }
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
@@ -165,6 +179,25 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
         "updates": 16,
         "learning_starts": 6_400,
         "normalize_obs": True,
+    },
+    ("sac/large", "reach/fr3"): {
+        "num_envs": 64,
+        "steps": 100_000,
+        "discount": 0.9,
+        "learning_rate": 5e-4,
+        "updates": 16,
+        "learning_starts": 6_400,
+        "noise_hold": 1,
+    },
+    ("sac", "gym:CartPole-v1"): {
+        "steps": 20_000,
+        "learning_rate": 1e-3,
+        "learning_starts": 500,
+        "capacity": 20_000,
+        "hidden": (64, 64),
+        "entropy_ratio": 0.5,
+        "init_alpha": 0.1,
+        "tau": 0.01,
     },
     ("sac", "gym:Pendulum-v1"): {
         "steps": 10_000,

@@ -1,87 +1,39 @@
-"""Soft actor-critic, version 2: the learner around `sac_update`, which holds the equations.
+"""Soft actor-critic, version 2, and its variants: the learner around the equations of `sac_update`, or those of
+`sac_general` for discrete actions, cameras, layer norm and distributional critics (sac_core.py chooses).
 
 Off-policy: it collects with a random policy, then with its own, into a replay, and makes `updates` updates after
-every `collect_steps` steps of all worlds. Observations are not normalized unless asked for; the replay holds them
-raw either way.
+every `collect_steps` steps of all worlds. Observations are not normalized unless asked for; the replay holds them and
+the rewards raw either way.
 
 Legend: N worlds, B batch, A action, O observation.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-import shutil
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..batch import Batch, Sample
+from ..batch import Batch, Sample, Step
 from ..datasets.replay import Replay
 from ..errors import UsageError
+from ..history import initial_history, stack_history, stacked_shape
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
-from .adam import flushed_denormals
+from .compiled import should_compile
 from .distributions import tanh_gaussian_action
-from .learner import require_continuous
 from .policy import Policy
-from .precision import PRECISIONS, require_bf16
-from .sac_update import Networks, Rates, Transitions, update
-from .settings import require, setting
-from .stacked_mlp import Params, Workspace
+from .precision import require_bf16
+from .random_shift import random_shift
+from .reward_scale import RewardScale
+from .sac_config import SACConfig
+from .sac_core import choose_core
+from .sac_general import Seen
 
-GROUP = "state"  # the observation group that actor and critics read
-COMPILE_PAYS_AFTER = 100_000  # updates; compiling takes 15-40 s once, and each update then saves some 0.6 ms
-
-log = logging.getLogger("poise.sac")
-
-
-@dataclass(frozen=True)
-class SACConfig:
-    """Settings of soft actor-critic; defaults are the paper's (appendix D) where it names them."""
-
-    hidden: tuple[int, ...] = setting((256, 256), "Hidden layer sizes of actor and critics, with ReLU between them.")
-    learning_rate: float = setting(3e-4, "Step size of Adam for the actor, the critics and the temperature.")
-    discount: float = setting(0.99, "Weight of the value one step later.")
-    tau: float = setting(0.005, "Share of the critics that the target critics take on with every update.")
-    batch_size: int = setting(256, "Transitions per update.")
-    capacity: int = setting(1_000_000, "Transitions that the replay holds over all worlds; the oldest make room.")
-    learning_starts: int = setting(1_000, "Environment steps over all worlds with random actions, before learning.")
-    collect_steps: int = setting(1, "Steps of all worlds between two update phases.")
-    updates: int = setting(1, "Updates in one phase.")
-    target_entropy: float | None = setting(None, "Entropy that the temperature aims at [nat]; none is minus dim A.")
-    init_alpha: float = setting(1.0, "Temperature to start from.")
-    normalize_obs: bool = setting(False, "Whether networks see observations with running mean 0 and deviation 1.")
-    precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "Of the products between hidden layers: fp32, or bf16 where the CPU or GPU has it, for speed."
-    )
-    compile: Literal["auto", "on", "off"] = setting(
-        "auto", "Compile the update once, some 30 s: on, off, or auto, where the run is long enough to pay for it."
-    )
-
-    def __post_init__(self) -> None:
-        def number(name: str, valid: str, holds: Callable[[float], bool]) -> None:
-            value = getattr(self, name)
-            require(math.isfinite(value) and holds(value), name, value, valid)
-
-        require(len(self.hidden) > 0 and all(n > 0 for n in self.hidden), "hidden", self.hidden, "positive sizes")
-        number("learning_rate", "a number above 0", lambda x: x > 0)
-        number("discount", "a number from 0 to 1", lambda x: 0 <= x <= 1)
-        number("tau", "a number above 0, at most 1", lambda x: 0 < x <= 1)
-        number("init_alpha", "a number above 0", lambda x: x > 0)
-        for name in ("batch_size", "collect_steps", "updates"):
-            number(name, "at least 1", lambda x: x >= 1)
-        number("capacity", f"at least batch_size {self.batch_size}", lambda x: x >= self.batch_size)
-        number("learning_starts", f"at least batch_size {self.batch_size}", lambda x: x >= self.batch_size)
-        if self.target_entropy is not None:
-            number("target_entropy", "a finite number, or none for minus dim A", lambda x: True)
-        require(self.precision in PRECISIONS, "precision", self.precision, "fp32 or bf16")
-        require(self.compile in ("auto", "on", "off"), "compile", self.compile, "auto, on or off")
+NOISE, LEFT = "noise", "noise_left"  # in the state: the draw that a world holds on to, and for how many more steps
 
 
 class SAC:
@@ -97,59 +49,102 @@ class SAC:
         planned_steps: int = 0,
     ):
         """`planned_steps`: environment steps of the whole run over all worlds, to judge compiling; 0 is unknown."""
-        require_continuous(spec, GROUP, "sac")
-        if config.precision == "bf16":
-            require_bf16(torch.device(device))
+        _require_fit(spec)
         self.spec, self.config, self.num_envs, self.device = spec, config, num_envs, torch.device(device)
+        if config.precision == "bf16":
+            require_bf16(self.device)
         self.collect_steps = config.collect_steps
-        self.request = Sample(config.batch_size)
-        self._obs_dim, self._action_dim = spec.obs_dim(GROUP), spec.action_dim
+        self.request = Sample(config.batch_size, n_step=config.n_step, discount=config.discount)
+        self._seen = spec.only((*spec.vectors, *spec.images))
+        self._remembers = any(spec.history(group) > 1 for group in self._seen.observations)
+        obs_dim = sum(stacked_shape(spec, group)[-1] for group in spec.vectors)
 
         weights = torch.Generator().manual_seed(int(Stream(seed, "sac/weights").integer(0, 0)[0]))
         self.generator = torch.Generator(self.device).manual_seed(int(Stream(seed, "sac/draws").integer(0, 0)[0]))
-        self.networks = Networks.draw(
-            self._obs_dim, self._action_dim, config.hidden, config.init_alpha, weights, self.device
-        )
-        self.normalizer = Normalizer(self._obs_dim, device=self.device) if config.normalize_obs else None
+        self.core = choose_core(spec, config, obs_dim, weights, self.device, self._compiles(planned_steps))
+        self.normalizer = Normalizer(obs_dim, device=self.device) if config.normalize_obs and obs_dim > 0 else None
+        self.rewards = None
+        if config.normalize_rewards:
+            self.rewards = RewardScale(num_envs, config.discount, config.v_max, self.device)
+        self._hold = _hold_times(config.noise_hold, self.device)
+        self._actor_metrics: dict[str, Tensor] = {}  # of the actor's last turn, until its next
         self.steps = 0  # environment steps acted for, over all worlds
+        self.updates = 0
 
-        entropy = -float(self._action_dim) if config.target_entropy is None else config.target_entropy
-        self._rates = Rates(config.learning_rate, config.discount, config.tau, entropy)
-        self._compiled = _should_compile(config, num_envs, planned_steps, self.device)
-        self._update: Callable[..., dict[str, Tensor]] = update
-        if self._compiled:
-            self._update = _compiled_update(self.device)
-        self._layers = [(w[0], b[0]) for w, b in zip(*(self.networks.actor[i::2] for i in (0, 1)), strict=True)]
-        self._work = self._workspaces()
+    def _compiles(self, planned_steps: int) -> bool:
+        if self.spec.images:  # convolutions are library calls, which a compiler does not make faster
+            if self.config.compile == "on":
+                raise UsageError("setting compile = 'on': expected auto or off for a task with a camera")
+            return False
+        planned_updates = planned_steps // (self.num_envs * self.collect_steps) * self.config.updates
+        return should_compile(self.config.compile, planned_updates, self.device)
 
     def make_buffer(self) -> Replay:
-        return Replay(self.spec, self.num_envs, self.config.capacity, self.device)
+        if self.rewards is None:
+            return Replay(self.spec, self.num_envs, self.config.capacity, self.device)
+        return _WatchedReplay(self.spec, self.num_envs, self.config.capacity, self.device, self.rewards)
 
     def updates_due(self, env_steps: int) -> int:
         """`updates` after every collect phase, once the random phase is over."""
         return self.config.updates if env_steps >= self.config.learning_starts else 0
 
+    # ---- acting ------------------------------------------------------------------------------
+
     def initial_state(self, n: int) -> dict[str, Tensor]:
-        return {}
+        """Earlier frames where a group has a history, and the noise that is held on to."""
+        state = {}
+        if self._remembers:
+            state = initial_history(self._seen, n, lambda shape, dtype: torch.zeros(shape, dtype=getattr(torch, dtype)))
+        if self._hold is not None and not self.spec.discrete:
+            state |= {NOISE: torch.zeros(n, self.spec.action_dim), LEFT: torch.zeros(n, 1)}
+        return state
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
-        """A sample of the policy (N, A) in [-1, 1] on the device of `obs`; uniform noise while learning has not begun.
+        """A sample of the policy, (N, A) in [-1, 1] or (N, 1) choices, where `obs` is; noise before learning begins.
 
-        Returns: the action, nothing for the buffer to keep beside it, the unchanged state.
+        Returns: the action, nothing for the buffer to keep beside it, the next state.
         """
-        x = obs[GROUP].to(self.device)
-        if self.normalizer is not None:
-            self.normalizer.update(x)
-        shape = (len(x), self._action_dim)
-        if self.steps < self.config.learning_starts:
+        here = next(iter(obs.values())).device
+        after: dict[str, Tensor] = {}
+        if self._remembers:
+            obs, after = stack_history(self._seen, obs, state)
+        vector = self._vector(obs)
+        if self.normalizer is not None and vector is not None:
+            self.normalizer.update(vector)
+        n = len(next(iter(obs.values())))
+        random, self.steps = self.steps < self.config.learning_starts, self.steps + n
+        if self.spec.discrete:
+            return self._choose(n, random, vector, obs).to(here), {}, after
+        shape = (n, self.spec.action_dim)
+        if random:
             action = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
-        else:
-            mean, log_std = self._actor(self._normalize(x)).chunk(2, -1)
-            noise = torch.randn(shape, generator=self.generator, device=self.device)
-            action = tanh_gaussian_action(mean, log_std, noise)
-        self.steps += len(x)
-        return action.to(obs[GROUP].device), {}, state
+            return action.to(here), {}, {**state, **after}
+        mean, log_std = self.core.outputs(self._normalize(vector), self._image(obs)).chunk(2, -1)
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        if self._hold is not None:
+            noise, held = self._held(noise, state)
+            after |= held
+        return tanh_gaussian_action(mean, log_std, noise).to(here), {}, after
+
+    def _choose(self, n: int, random: bool, vector: Tensor | None, obs: Mapping[str, Tensor]) -> Tensor:
+        """A sample (N, 1) int64 of the logits, by the largest of logits plus Gumbel noise."""
+        uniform = torch.rand(n, self.spec.choices, generator=self.generator, device=self.device)
+        gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1.0 - 1e-7)))
+        logits = 0.0 if random else self.core.outputs(self._normalize(vector), self._image(obs))
+        return (logits + gumbel).argmax(-1, keepdim=True)
+
+    def _held(self, noise: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The noise to use, which a world keeps for a time drawn anew each time, and the state that says so."""
+        assert self._hold is not None
+        left = state[LEFT].to(self.device)
+        over = left <= 0
+        drawn = torch.multinomial(self._hold, len(noise), replacement=True, generator=self.generator)  # 0 is one step
+        noise = torch.where(over, noise, state[NOISE].to(self.device))
+        left = torch.where(over, drawn[:, None].to(left.dtype), left - 1)
+        return noise, {NOISE: noise, LEFT: left}
+
+    # ---- learning ----------------------------------------------------------------------------
 
     @torch.no_grad()
     def update(self, batch: Batch) -> dict[str, Tensor]:
@@ -158,103 +153,103 @@ class SAC:
             masked = "a mask" if batch.mask is not None else "no mask"
             raise UsageError(f"sac learns from single transitions, all of them real; got actions of shape "
                              f"{tuple(batch.action.shape)} and {masked}")  # fmt: skip
-        noise = torch.randn(2 * len(batch.action), self._action_dim, generator=self.generator, device=self.device)
-        obs, next_obs = self._normalize(batch.obs[GROUP]), self._normalize(batch.next_obs[GROUP])
-        transitions = Transitions(obs, batch.action, batch.reward, next_obs, batch.terminated, noise)
-        return self._update(self.networks, transitions, self._rates, *self._work)
+        size = (2 * len(batch.action), 0 if self.spec.discrete else self.spec.action_dim)
+        noise = torch.randn(size, generator=self.generator, device=self.device)
+        reward = batch.reward if self.rewards is None else self.rewards(batch.reward)
+        discount = None if batch.steps is None else self.config.discount**batch.steps
+        actors_turn = self.updates % self.config.policy_delay == 0
+        metrics = self.core.update(self._see(batch.obs), batch.action, reward, self._see(batch.next_obs),
+                                   batch.terminated, discount, noise, actors_turn)  # fmt: skip
+        self.updates += 1
+        if self.config.policy_delay == 1:
+            return metrics
+        if actors_turn:
+            self._actor_metrics = {k: v for k, v in metrics.items() if k.startswith("policy/")}
+        return {**metrics, **self._actor_metrics}
+
+    def _see(self, obs: Mapping[str, Tensor]) -> Seen:
+        """What the networks read of a batch, pictures shifted at random."""
+        image = self._image(obs)
+        if image is not None:
+            image = random_shift(image, self.config.random_shift, self.generator)
+        return Seen(self._normalize(self._vector(obs)), image)
+
+    def _vector(self, obs: Mapping[str, Tensor]) -> Tensor | None:
+        """The vector groups side by side (N, O)."""
+        groups = self.spec.vectors
+        if len(groups) == 1:
+            return obs[groups[0]].to(self.device)
+        return torch.cat([obs[group].to(self.device) for group in groups], -1) if groups else None
+
+    def _image(self, obs: Mapping[str, Tensor]) -> Tensor | None:
+        return obs[self.spec.images[0]].to(self.device) if self.spec.images else None
+
+    def _normalize(self, x: Tensor | None) -> Tensor | None:
+        return x if self.normalizer is None or x is None else self.normalizer(x)
+
+    # ---- the policy, and exact resume --------------------------------------------------------
 
     def policy(self) -> Policy:
-        """The deterministic policy tanh(mean), as a detached copy."""
-        network: dict[str, Any] = {"kind": "mlp", "groups": [GROUP], "hidden": list(self.config.hidden),
-                                   "activation": "relu", "head": "tanh"}  # fmt: skip
-        *layers, last_weight, last_bias = self.networks.actor
-        # ours are (1, in, out), the file's (out, in); of the last layer only the mean, not log_std
-        weights = [*(w[0].T for w in layers[::2]), last_weight[0, : self._action_dim]]
-        biases = [*(b[0, 0] for b in layers[1::2]), last_bias[0, 0, : self._action_dim]]
-        tensors = {f"actor.{i}.weight": w for i, w in enumerate(weights)}
-        tensors |= {f"actor.{i}.bias": b for i, b in enumerate(biases)}
+        """The deterministic policy, tanh(mean) or the likeliest choice, as a detached copy."""
+        more, tensors = self.core.network()
+        network = {"kind": "mlp", "groups": list(self.spec.vectors), "hidden": list(self.config.hidden),
+                   "activation": "relu", "head": "argmax" if self.spec.discrete else "tanh", **more}  # fmt: skip
         if self.normalizer is not None:
             network["normalizer_clip"] = self.normalizer.clip
             tensors["normalizer.mean"], tensors["normalizer.std"] = self.normalizer.mean32, self.normalizer.std32
         return Policy(self.spec, "sac", network, tensors)
 
-    def _actor(self, x: Tensor) -> Tensor:
-        """Mean and log_std (N, 2A) for x (N, O), with as few calls as there can be: acting costs mostly calls."""
-        *hidden, (last_weight, last_bias) = self._layers
-        for weight, bias in hidden:
-            x = torch.addmm(bias, x, weight).relu_()
-        return torch.addmm(last_bias, x, last_weight.T)
-
-    def _normalize(self, x: Tensor) -> Tensor:
-        return x if self.normalizer is None else self.normalizer(x)
-
-    def _workspaces(self) -> tuple[Workspace, Workspace]:
-        actor, critic, bf16 = self.networks.actor, self.networks.critic, self.config.precision == "bf16"
-        if self._compiled:
-            return Workspace.none(actor, bf16), Workspace.none(critic, bf16)
-        rows = self.config.batch_size
-        return Workspace.kept(actor, 2 * rows, rows, bf16), Workspace.kept(critic, rows, rows, bf16)
-
-    # ---- exact resume ------------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next `act` and `update` depend on."""
         return {
-            "networks": {name: tensor.clone() for name, tensor in self._tensors().items()},
+            "networks": {name: tensor.clone() for name, tensor in self.core.tensors().items()},
             "generator": self.generator.get_state(),
             "normalizer": {} if self.normalizer is None else self.normalizer.state_dict(),
+            "rewards": {} if self.rewards is None else self.rewards.state_dict(),
+            "actor_metrics": {name: tensor.clone() for name, tensor in self._actor_metrics.items()},
             "steps": self.steps,
+            "updates": self.updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, tensor in self._tensors().items():
+        for name, tensor in self.core.tensors().items():
             tensor.copy_(state["networks"][name])  # in place: the update holds on to these very tensors
         self.generator.set_state(state["generator"].cpu())
         if self.normalizer is not None:
             self.normalizer.load_state_dict(state["normalizer"])
-        self.steps = int(state["steps"])
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Every tensor that an update changes, by name."""
-        n = self.networks
-        lists: dict[str, Params] = {
-            "actor": n.actor, "critic": n.critic, "target_critic": n.target_critic,
-            "critic_moment_1": n.critic_moments[0], "critic_moment_2": n.critic_moments[1],
-            "actor_moment_1": n.actor_moments[0], "actor_moment_2": n.actor_moments[1],
-        }  # fmt: skip
-        tensors = {f"{name}.{i}": t for name, params in lists.items() for i, t in enumerate(params)}
-        return {**tensors, "log_alpha": n.log_alpha, "steps": n.steps}
+        if self.rewards is not None:
+            self.rewards.load_state_dict(state["rewards"])
+        self._actor_metrics = {name: tensor.to(self.device) for name, tensor in state["actor_metrics"].items()}
+        self.steps, self.updates = int(state["steps"]), int(state["updates"])
 
 
-def _should_compile(config: SACConfig, num_envs: int, planned_steps: int, device: torch.device) -> bool:
-    """Whether to compile the update: asked for, or there is a compiler and time to win back the wait."""
-    # torch needs a C++ compiler for the CPU; for CUDA it brings its own
-    able = device.type != "cpu" or shutil.which("c++") is not None or shutil.which("g++") is not None
-    if config.compile == "on" and not able:
-        raise UsageError("setting compile = 'on': needs a C++ compiler, and there is no c++ or g++ on PATH; "
-                         "install one (apt install g++), or set compile=off")  # fmt: skip
-    planned_updates = planned_steps // (num_envs * config.collect_steps) * config.updates
-    return config.compile == "on" or (config.compile == "auto" and able and planned_updates >= COMPILE_PAYS_AFTER)
+class _WatchedReplay(Replay):
+    """A replay through which the learner sees every reward once, as it comes."""
+
+    def __init__(self, spec: Spec, num_envs: int, capacity: int, device: torch.device, rewards: RewardScale):
+        super().__init__(spec, num_envs, capacity, device)
+        self._rewards = rewards
+
+    def add(self, obs: Mapping[str, Tensor], action: Tensor, extras: Mapping[str, Tensor], step: Step) -> None:
+        mask = None if step.mask is None else step.mask.to(self.device)
+        self._rewards.update(step.reward.to(self.device), step.done.to(self.device), mask)
+        super().add(obs, action, extras, step)
 
 
-def _compiled_update(device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """`update` compiled whole at its first call, which reports how long that took."""
-    # on the CPU a C++ wrapper around the kernels saves Python's share between them, 2 % of an update
-    options = {"cpp_wrapper": True} if device.type == "cpu" else {}
-    compiled = torch.compile(  # pyright: ignore[reportCallIssue]  (torch's stub lacks isolate_recompiles)
-        update, fullgraph=True, dynamic=False, isolate_recompiles=True, options=options
-    )
-    first = True
+def _hold_times(longest: int, device: torch.device) -> Tensor | None:
+    """Weights of holding one draw of noise for 1, 2, ..., `longest` steps, as 1 / n^2 (FlashSAC); None for no hold."""
+    if longest == 1:
+        return None
+    return torch.arange(1, longest + 1, device=device, dtype=torch.float32) ** -2.0
 
-    def call(*arguments: Any) -> dict[str, Tensor]:
-        nonlocal first
-        if not first:
-            with flushed_denormals():
-                return compiled(*arguments)
-        first, started = False, time.monotonic()
-        log.info("compiling the update of sac, once; --set compile=off avoids the wait")
-        result = compiled(*arguments)
-        log.info("compiled the update of sac in %.1f s", time.monotonic() - started)
-        return result
 
-    return call
+def _require_fit(spec: Spec) -> None:
+    """Raise UsageError where a task's observations or actions are none that this learner reads or gives."""
+    if not spec.vectors and not spec.images:
+        raise UsageError(f"sac reads vectors and a camera; this task has the observation groups "
+                         f"{', '.join(spec.observations) or 'none'}, of which a policy may read neither")  # fmt: skip
+    if len(spec.images) > 1:
+        raise UsageError(f"sac reads one camera; this task has {', '.join(spec.images)}")
+    if spec.discrete and spec.choices == 0:
+        raise UsageError(f"sac chooses among the values of one discrete action; this task has "
+                         f"{', '.join(term.name for term in spec.actions)}")  # fmt: skip

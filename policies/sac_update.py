@@ -31,8 +31,11 @@ from .stacked_mlp import Params, Workspace, draw, forward, input_gradient, param
 
 
 def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor,
-              discount: float) -> Tensor:  # fmt: skip
-    """y (B,) of eq. 3 for target critics' next_q (2, B); `terminated` alone cuts the bootstrap."""
+              discount: float | Tensor) -> Tensor:  # fmt: skip
+    """y (B,) of eq. 3 for target critics' next_q (2, B); `terminated` alone cuts the bootstrap.
+
+    discount: of the whole way to s', so gamma^n (B,) where `reward` sums n of them.
+    """
     soft_value = next_q.amin(0) - alpha * next_log_prob
     return reward + discount * torch.where(terminated, 0.0, soft_value)
 
@@ -104,6 +107,7 @@ class Transitions:
     next_obs: Tensor
     terminated: Tensor
     noise: Tensor
+    discount: Tensor | None = None  # (B,) in place of the one in Rates
 
 
 def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace, critic_work: Workspace):
@@ -119,7 +123,8 @@ def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace,
 
     # critics
     next_q, _ = forward(n.target_critic, torch.cat([batch.next_obs, sample.action[rows:]], -1), critic_work)
-    y = td_target(batch.reward, batch.terminated, next_q[..., 0], sample.log_prob[rows:], alpha, rates.discount)
+    discount = rates.discount if batch.discount is None else batch.discount
+    y = td_target(batch.reward, batch.terminated, next_q[..., 0], sample.log_prob[rows:], alpha, discount)
     x = torch.cat([batch.obs, batch.action], -1)
     q, hidden = forward(n.critic, x, critic_work)
     q_loss, d_q = critic_loss(q[..., 0], y)

@@ -29,3 +29,17 @@ def _fresh_start(tmp_path, monkeypatch) -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def pytest_report_header() -> list[str]:
+    return [] if torch.cuda.is_available() else ["tests marked gpu are left out: torch finds no GPU here"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a GPU its tests are deselected, as the header says."""
+    if torch.cuda.is_available():
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

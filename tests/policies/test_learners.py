@@ -51,6 +51,24 @@ PPO_VARIANTS = {
     "lstm, short sequences": {"lstm": 6, "sequence": 4, "objective": "adaptive_kl"},
 }
 
+SAC_VARIANTS = {
+    "several steps": {"n_step": 3},
+    "mean of critics": {"bootstrap": "mean", "updates": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", SAC_VARIANTS)
+def test_every_kind_of_sac_keeps_the_contract(variant, tmp_path):
+    chosen = recipe("sac", None, {**SMALL["sac"], **SAC_VARIANTS[variant]})
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path)
+
+
+@pytest.mark.parametrize("world", [DiscreteDrift, ImageDrift, DiscreteImageDrift])
+def test_sac_keeps_the_contract_for_choices_and_cameras(world, tmp_path):
+    small = {"conv": ((4, 4, 2),), "image_features": 6, "random_shift": 2, "learning_rate": 1e-2}
+    chosen = recipe("sac", None, {**SMALL["sac"], **small})
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)
+
 
 @pytest.mark.parametrize("world", [Drift, DiscreteDrift])
 @pytest.mark.parametrize("variant", PPO_VARIANTS)

@@ -5,7 +5,8 @@ import torch
 
 from poise.errors import UsageError
 from poise.policies.precision import bf16_product, require_bf16
-from poise.policies.sac import SAC, SACConfig
+from poise.policies.sac import SAC
+from poise.policies.sac_config import SACConfig
 from poise.policies.stacked_mlp import Workspace, draw, forward, input_gradient, parameter_gradient
 from poise.spec import ActionTerm, ObsTerm, Spec
 
@@ -60,11 +61,11 @@ def test_sac_refuses_bf16_where_the_cpu_lacks_it(able, monkeypatch):
     config = SACConfig(hidden=(16, 16), batch_size=8, learning_starts=8, precision="bf16")
     if able:
         require_bf16(torch.device("cpu"))
-        assert all(work.bf16 for work in SAC(SPEC, config, 1, seed=0)._work)
+        assert all(work.bf16 for work in SAC(SPEC, config, 1, seed=0).core.work)
     else:
         with pytest.raises(UsageError, match="precision = 'bf16': this CPU has no avx512_bf16; use precision=fp32"):
             SAC(SPEC, config, 1, seed=0)
 
 
 def test_fp32_is_what_one_gets_without_asking():
-    assert not any(work.bf16 for work in SAC(SPEC, SACConfig(), 1, seed=0)._work)
+    assert not any(work.bf16 for work in SAC(SPEC, SACConfig(), 1, seed=0).core.work)

@@ -18,6 +18,19 @@ SAC = {"num_envs": 2, "learning_starts": 200, "batch_size": 32, "hidden": "32,32
 CASES = {
     "ppo-reach": ("ppo", "reach/fr3", {**PPO, "hidden": "32,32"}),
     "sac-reach": ("sac", "reach/fr3", SAC),
+    "sac-large-reach": (
+        "sac",
+        "reach/fr3",
+        {
+            **SAC,
+            "norm": "layer",
+            "critic": "categorical",
+            "policy_delay": 3,
+            "normalize_rewards": "true",
+            "noise_hold": 4,
+        },
+    ),
+    "sac-cartpole": ("sac", "gym:CartPole-v1", {**SAC, "num_envs": 1}),
     "ppo-cheetah": ("ppo", "gym:HalfCheetah-v5", {**PPO, "hidden": "32,32"}),
     "sac-cheetah": ("sac", "gym:HalfCheetah-v5", {**SAC, "num_envs": 1}),
 }

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from poise.batch import Batch, Step
 from poise.errors import UsageError
-from poise.policies.sac import SAC, SACConfig
+from poise.policies.sac import SAC
+from poise.policies.sac_config import SACConfig
 from poise.policies.sac_update import (
     Networks,
     Rates,
@@ -259,8 +260,8 @@ def test_first_actions_are_uniform_noise_and_later_ones_follow_the_policy():
     assert first.abs().max() <= 1 and 0.4 < first.abs().mean() < 0.6
     assert learner.updates_due(31) == 0 and learner.updates_due(32) == 1
     with torch.no_grad():
-        learner.networks.actor[-1][..., :ACTIONS] = 10.0  # saturate the mean
-        learner.networks.actor[-1][..., ACTIONS:] = -20.0
+        learner.core.networks.actor[-1][..., :ACTIONS] = 10.0  # saturate the mean
+        learner.core.networks.actor[-1][..., ACTIONS:] = -20.0
     action, extras, state = learner.act(obs, {})
     assert action.min() > 0.999 and extras == {} and state == {}
     assert (learner.policy().act(obs, {})[0] > 0.999).all()
@@ -272,7 +273,7 @@ def test_the_policy_is_tanh_of_the_mean_with_the_normalizer_inside():
         learner.act({"state": 3.0 + torch.randn(4, OBS, generator=torch.Generator().manual_seed(i))}, {})
     obs = {"state": torch.randn(7, OBS) * 2 + 3}
     x = learner._normalize(obs["state"])
-    mean = Reference.mlp([p[0] for p in learner.networks.actor], x)[:, :ACTIONS]
+    mean = Reference.mlp([p[0] for p in learner.core.networks.actor], x)[:, :ACTIONS]
     torch.testing.assert_close(learner.policy().act(obs, {})[0][:, 0], torch.tanh(mean))
     assert abs(float(learner.normalizer.mean.mean()) - 3) < 0.5
 
@@ -324,11 +325,17 @@ def test_the_same_seed_learns_the_same_and_global_randomness_is_untouched():
 
 
 def test_refuses_what_it_cannot_learn_from():
-    with pytest.raises(UsageError, match="continuous actions, and this task has discrete"):
-        SAC(spec(discrete=True), SMALL, 1, seed=0)
-    camera = Spec({"camera": (ObsTerm("x", (4,)),)}, spec().actions, control_dt=0.05)
-    with pytest.raises(UsageError, match="'state'; this task has camera"):
-        SAC(camera, SMALL, 1, seed=0)
+    hidden = Spec({"privileged": (ObsTerm("x", (4,)),)}, spec().actions, control_dt=0.05)
+    with pytest.raises(UsageError, match="groups privileged, of which a policy may read neither"):
+        SAC(hidden, SMALL, 1, seed=0)
+    two = Spec({c: (ObsTerm("x", (9, 9, 3), dtype="uint8"),) for c in ("left", "right")}, spec().actions, 0.05)
+    with pytest.raises(UsageError, match="one camera; this task has left, right"):
+        SAC(two, SMALL, 1, seed=0)
+    both = Spec(spec().observations, (*spec().actions, *spec(discrete=True).actions), control_dt=0.05)
+    with pytest.raises(UsageError, match="one discrete action; this task has motors, choice"):
+        SAC(both, SMALL, 1, seed=0)
+    with pytest.raises(UsageError, match="critic = 'categorical': expected scalar"):
+        SAC(spec(discrete=True), SACConfig(critic="categorical"), 1, seed=0)
     b = random_batch(32)
     masked = Batch(b.obs, b.action, b.reward, b.next_obs, b.terminated, b.truncated, mask=torch.ones(32).bool())
     with pytest.raises(UsageError, match="a mask"):
@@ -347,7 +354,7 @@ def test_refuses_settings_that_cannot_be(name, value):
 
 def test_compiles_only_where_it_pays_and_says_what_is_missing(monkeypatch):
     def compiled(config, planned_steps=0):
-        return SAC(spec(), SACConfig(compile=config), 2, seed=0, planned_steps=planned_steps)._compiled
+        return SAC(spec(), SACConfig(compile=config), 2, seed=0)._compiles(planned_steps)
 
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/c++")
     assert compiled("auto", 1_000_000) and not compiled("auto", 10_000) and not compiled("auto")
