@@ -127,13 +127,39 @@ class LSTMCore(nn.Module):
 
         starts: (N, T), true where x is the first of an episode, so that what came before is forgotten.
         """
-        inputs = torch.nn.functional.linear(x, self.weight_ih, self.bias).unbind(1)  # T x (N, 4H): one large product
+        # packed is five times as fast on the CPU, but asks how long the episodes are: no wait for a GPU, no graph
+        return self._packed(x, state, starts) if x.device.type == "cpu" else self._stepped(x, state, starts)
+
+    def _stepped(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
+        inputs = nn.functional.linear(x, self.weight_ih, self.bias).unbind(1)  # T x (N, 4H): one large product
         keep = (~starts).to(x.dtype).unsqueeze(-1).unbind(1)  # T x (N, 1)
         outputs = []
         for gates, kept in zip(inputs, keep, strict=True):
             h, state = self._step(gates, (state[0] * kept, state[1] * kept))
             outputs.append(h)
         return torch.stack(outputs, 1), state
+
+    def _packed(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
+        """Every stretch of an episode as a sequence of its own, in torch's packed form: longest first, step by step."""
+        n, steps = starts.shape
+        begins = starts.clone()
+        begins[:, 0] = True
+        first = begins.flatten().nonzero()[:, 0]  # (S,) rows among N * T where the S stretches begin
+        length = torch.diff(first, append=first.new_tensor([n * steps]))
+        length, order = length.sort(descending=True, stable=True)
+        first = first[order]
+        t = torch.arange(int(length[0])).unsqueeze(-1)
+        running = t < length  # (longest, S)
+        rows = (first + t)[running]  # (N * T,) in packed order
+        world = first // steps
+        carried = (~starts.flatten()[first]).to(x.dtype).unsqueeze(-1)  # those that go on from `state`
+        before = tuple((part[world] * carried).unsqueeze(0) for part in state)
+        weights = [self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias)]
+        packed, h, c = torch.lstm(x.flatten(0, 1)[rows], running.sum(1), before, weights, True, 1, 0.0, False, False)
+        outputs = packed[rows.argsort()].view(n, steps, self.size)
+        last = (first + length == (world + 1) * steps).nonzero()[:, 0]  # the stretches that reach the end
+        last = last[world[last].argsort()]  # (N,)
+        return outputs, (h[0, last], c[0, last])
 
     def _step(self, gates: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         h, c = state

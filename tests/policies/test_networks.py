@@ -65,16 +65,35 @@ def test_the_lstm_equals_torchs_a_step_and_a_sequence_at_a_time():
         torch.testing.assert_close(output, expected[:, t])
 
 
-def test_a_sequence_forgets_at_the_start_of_an_episode():
+@pytest.mark.parametrize("way", ["_packed", "_stepped"])
+def test_a_sequence_forgets_at_the_start_of_an_episode(way):
     core, theirs = lstm_pair()
     x, starts = torch.randn(2, 6, 3), torch.zeros(2, 6, dtype=torch.bool)
     starts[0, 4] = starts[1, 0] = True
     before = (torch.randn(2, 5), torch.randn(2, 5))
-    outputs, _ = core.sequence(x, before, starts)
-    fresh = theirs(x[:1, 4:])[0]
+    outputs, state = getattr(core, way)(x, before, starts)
+    fresh, (h, c) = theirs(x[:1, 4:])
     torch.testing.assert_close(outputs[:1, 4:], fresh)
+    torch.testing.assert_close((state[0][:1], state[1][:1]), (h[0], c[0]))
     torch.testing.assert_close(outputs[1:], theirs(x[1:])[0])
-    assert not torch.allclose(outputs[:1, :4], theirs(x[:1, :4])[0])  # where nothing started, `before` counts
+    carried, _ = theirs(x[:1, :4], (before[0][None, :1], before[1][None, :1]))
+    torch.testing.assert_close(outputs[:1, :4], carried)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_both_ways_through_a_sequence_have_the_same_outputs_and_gradients(share):
+    core = LSTMCore(3, 5).double()
+    initialize_(core, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 9, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    starts = torch.rand(6, 9, generator=generator) < share
+    before = tuple(torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    results = []
+    for way in (core._packed, core._stepped):
+        outputs, state = way(x, before, starts)
+        loss = outputs.square().sum() + state[0].sum() + 2.0 * state[1].square().sum()
+        results.append((outputs, *state, *torch.autograd.grad(loss, [*core.parameters(), x, *before])))
+    torch.testing.assert_close(results[0], results[1])
 
 
 def test_pictures_are_scaled_and_flattened_channel_by_channel():
