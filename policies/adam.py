@@ -65,7 +65,8 @@ def flushed_denormals() -> Iterator[None]:
 
 def clip_norm_(gradient: Sequence[Tensor], most: float) -> Tensor:
     """Scale the gradient in place so that its norm is at most `most`; the norm before, a scalar tensor."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradient)))
+    norms = torch._foreach_norm(gradient)
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     # clamped, not branched on: the host never looks. A norm that is not finite stays visible in the metric
-    torch._foreach_mul_(gradient, (most / (norm + 1e-6)).clamp_max(1.0))
+    torch._foreach_mul_(gradient, (norm + 1e-6).reciprocal_().mul_(most).clamp_max_(1.0))
     return norm

@@ -20,7 +20,6 @@ Legend: B batch, A choices.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 RMSPROP_DECAY = 0.95  # Nature, extended data table 1: of the mean gradient and of the mean square alike
@@ -45,17 +44,14 @@ def q_loss(
     q: Tensor, action: Tensor, target: Tensor, weight: Tensor | None = None, huber: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L, dL/dQ (B, A) and the errors y - Q(s, a) (B,), for Q(s, .) (B, A), action (B, 1) int64, target (B,)."""
-    chosen = q.gather(1, action)[:, 0]
-    error = target - chosen
+    error = target - q.gather(1, action)[:, 0]
+    bounded = error.clamp(-1.0, 1.0) if huber else error
+    slope = bounded if weight is None else bounded * weight
+    # Huber's loss is b (e - b / 2) for the bounded error b: one formula on both sides of the corner
+    value = torch.dot(slope, torch.sub(error, bounded, alpha=0.5) if huber else error)
     rows = 1.0 / len(q)
-    d = error.clamp(-1.0, 1.0).mul_(-rows) if huber else error * (-2.0 * rows)
-    if weight is not None:
-        d = d * weight
-    d_q = torch.zeros_like(q).scatter_(1, action, d[:, None])
-    if weight is None:
-        return (F.huber_loss if huber else F.mse_loss)(chosen, target), d_q, error
-    each = F.huber_loss(chosen, target, reduction="none") if huber else error.square()
-    return (weight * each).mean(), d_q, error
+    d_chosen = slope * (-rows if huber else -2.0 * rows)
+    return value * rows, torch.zeros_like(q).scatter_(1, action, d_chosen[:, None]), error
 
 
 def priorities(error: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ Legend: B batch, N worlds, I vector inputs, A choices, H units of the last hidde
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,16 +64,19 @@ class QNetwork:
             self.encoder = encoder.to(device)
         self._vector_dim = sum(stacked_shape(spec, g)[-1] for g in self.vectors)
         inputs = self._vector_dim + (self.encoder.size if self.encoder else 0)
-        self.head = [p.to(device) for p in _draw(inputs, self.hidden, self.choices, dueling, generator)]
+        head = [p.to(device) for p in _draw(inputs, self.hidden, self.choices, dueling, generator)]
+        self._flat, self.head = _side_by_side(head)
         self._crossing = _crossing(self.choices, self.hidden[-1]).to(device) if dueling else None
-        self._kept, self._fresh = Workspace.kept(self.head, rows, rows), Workspace.none(self.head)
+        self._flat_gradient, gradient = _side_by_side(head)
+        self._kept = replace(Workspace.kept(self.head, rows, rows), gradient=gradient)
+        self._fresh = replace(Workspace.none(self.head), gradient=gradient)
         self._rows = rows
         self._acting = self._layers()
 
     @property
     def params(self) -> Params:
-        """Every weight: the perceptron's, then the encoder's."""
-        return [*self.head, *([p.detach() for p in self.encoder.parameters()] if self.encoder else [])]
+        """Every weight: the perceptron's in one tensor, so that an optimizer makes one call of it, then the encoder's."""
+        return [self._flat, *([p.detach() for p in self.encoder.parameters()] if self.encoder else [])]
 
     def values(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """Q (B, A) for vectors (B, I), pictures (B, height, width, channels), or both."""
@@ -97,9 +101,9 @@ class QNetwork:
         if self._crossing is not None:
             gradient[-2].masked_fill_(self._crossing, 0.0)
         if self.encoder is None or seen is None:
-            return gradient
+            return [self._flat_gradient]
         d_seen = input_gradient(self.head, units, d_out, self._vector_dim, self._work(x))
-        return [*gradient, *torch.autograd.grad(seen, list(self.encoder.parameters()), d_seen)]
+        return [self._flat_gradient, *torch.autograd.grad(seen, list(self.encoder.parameters()), d_seen)]
 
     def greedy(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """The best choices (N, 1) int64, with as few calls as there can be."""
@@ -156,6 +160,13 @@ def _draw(inputs: int, hidden: tuple[int, ...], choices: int, dueling: bool, gen
         p.mul_(2.0**0.5)
     params[-2].masked_fill_(_crossing(choices, hidden[-1]), 0.0)
     return params
+
+
+def _side_by_side(params: Params) -> tuple[Tensor, Params]:
+    """The numbers of `params` in one tensor, and views of it with their shapes."""
+    flat = torch.cat([p.flatten() for p in params])
+    parts = flat.split([p.numel() for p in params])
+    return flat, [part.view_as(p) for part, p in zip(parts, params, strict=True)]
 
 
 def _crossing(choices: int, units: int) -> Tensor:

@@ -158,7 +158,10 @@ def test_a_network_is_differentiated_as_autograd_does(kind, dueling):
     d_q = normal(5, 3, seed=3)
     with torch.no_grad():
         q, tape = network.recorded(vector, image)
-        ours = [g.clone() for g in network.gradient(tape, d_q)]
+        flat, *encoder = network.gradient(tape, d_q)
+        sizes = [p.numel() for p in network.head]
+        ours = [*(g.view_as(p) for g, p in zip(flat.split(sizes), network.head, strict=True)), *encoder]
+        ours = [g.clone() for g in ours]
         torch.testing.assert_close(network.greedy(vector, image), q.argmax(1, keepdim=True))
         torch.testing.assert_close(network.values(vector, image), q)
 
@@ -202,8 +205,8 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
     config = replace(SMALL, double=False, max_grad_norm=None)
     learner = DQN(vector_spec(), config, 1, 0)
     batch = random_batch(learner.spec, 6)
-    twin = [p.clone().requires_grad_() for p in learner.network.params]
-    for p in learner.target.params:
+    twin = [p.clone().requires_grad_() for p in learner.network.head]
+    for p in learner.target.head:
         p.mul_(1.1)  # so that it matters which network tells the target
 
     def q(params, x):
@@ -211,7 +214,7 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
             x = torch.relu(x @ w[0] + b[0])
         return x @ params[-2][0].T + params[-1][0]
 
-    value = q(learner.target.params, batch.next_obs["state"]).amax(1)
+    value = q(learner.target.head, batch.next_obs["state"]).amax(1)
     y = batch.reward + 0.99 * torch.where(batch.terminated, 0.0, value)
     loss = torch.nn.functional.smooth_l1_loss(q(twin, batch.obs["state"]).gather(1, batch.action)[:, 0], y)
     torch.optim.Adam(twin, lr=config.learning_rate).zero_grad()
@@ -220,7 +223,7 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
     optimizer.step()
     metrics = learner.update(batch)
     torch.testing.assert_close(metrics["critic/loss"], loss.detach())
-    for mine, theirs in zip(learner.network.params, twin, strict=True):
+    for mine, theirs in zip(learner.network.head, twin, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
