@@ -33,10 +33,10 @@ from .dqn_update import (
     next_value,
     priorities,
     q_loss,
-    td_target,
 )
 from .policy import Policy
 from .q_network import NATURE, NATURE_2013, QNetwork
+from .returns import td_target
 from .settings import require, setting
 
 
@@ -216,9 +216,13 @@ class DQN:
             action = torch.where(torch.from_numpy(explores)[:, None], drawn, action)
         return action, {}, after
 
-    @torch.no_grad()
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on the loss, then on the target network where one is due."""
+        # inference mode makes every call cheaper still, but autograd, which the encoder needs, cannot start inside it
+        with torch.inference_mode() if self.network.encoder is None else torch.no_grad():
+            return self._update(batch)
+
+    def _update(self, batch: Batch) -> dict[str, Tensor]:
         if batch.mask is not None or batch.action.ndim != 2:
             masked = "a mask" if batch.mask is not None else "no mask"
             raise UsageError(f"dqn learns from single transitions, all of them real; got actions of shape "
@@ -228,8 +232,7 @@ class DQN:
         source = self.target if c.target_network else self.network
         q_after = source.values(*after)
         chooser = self.network.values(*after) if c.double and c.target_network else None
-        discount = c.discount if batch.steps is None else c.discount**batch.steps
-        y = td_target(batch.reward, batch.terminated, next_value(q_after, chooser), discount)
+        y = td_target(batch.reward, batch.terminated, next_value(q_after, chooser), c.discount, batch.steps)
 
         q, tape = self.network.recorded(*self._inputs(batch.obs))
         loss, d_q, error = q_loss(q, batch.action, y, batch.weight, c.loss == "huber")

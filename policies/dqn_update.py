@@ -7,7 +7,7 @@
     Q  = V + A - mean_a A              dueling networks (Wang et al. 2016, eq. 9)
     w, p                               importance weights, priorities p = |y - Q| (Schaul et al. 2016)
 
-The target y is a constant: nothing is derived through it. So the derivative of the squared loss is
+The target y (returns.py) is a constant: nothing is derived through it. So the derivative of the squared loss is
 
     dL/dQ = -2 E[ y - Q ]
 
@@ -32,12 +32,6 @@ def next_value(target_q: Tensor, online_q: Tensor | None = None) -> Tensor:
     if online_q is None:
         return target_q.amax(1)
     return target_q.gather(1, online_q.argmax(1, keepdim=True))[:, 0]
-
-
-def td_target(reward: Tensor, terminated: Tensor, value: Tensor, discount: float | Tensor) -> Tensor:
-    """y (B,): `discount` is gamma^n of the n rewards that `reward` sums; `terminated` alone cuts the bootstrap."""
-    return torch.where(terminated, reward, torch.addcmul(reward, value, discount) if isinstance(discount, Tensor)
-                       else torch.add(reward, value, alpha=discount))  # fmt: skip
 
 
 def q_loss(

@@ -4,16 +4,15 @@
                                               +--> hidden layers with ReLU --> Q (B, A)
     one camera --> convolutions with ReLU ----+
 
-The convolutions are torch modules and differentiated by autograd; the perceptron is stacked_mlp's with K = 1, whose
-derivative is written out, since a small network spends most of its time on calls and autograd doubles them.
+The convolutions are torch modules and differentiated by autograd; the derivative of the perceptron (perceptron.py) is
+written out, since a small network spends most of its time on calls and autograd doubles them.
 
 A dueling network (Wang et al. 2016) has two last hidden layers of the same size over the same inputs, one for the
 advantages and one for the value. They are one layer of twice the size here, and the last weights are zero where they
 would cross over:
 
-                 advantages' units   value's unit
-    last weight  [  A x H                0     ]       (1, A + 1, 2 H)
-                 [   0                 1 x H   ]
+    last weight  [ H x A     0   ]  from the advantages' units      (2 H, A + 1)
+                 [   0     H x 1 ]  from the value's units
 
 For choosing, the advantages are enough: argmax Q = argmax A. So that is all of it that acts and goes into the file.
 
@@ -23,7 +22,6 @@ Legend: B batch, N worlds, I vector inputs, A choices, H units of the last hidde
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,7 +31,7 @@ from ..history import stacked_shape
 from ..spec import Spec
 from .dqn_update import dueling, dueling_gradient
 from .networks import ConvEncoder, initialize_
-from .stacked_mlp import Params, Workspace, draw, forward, input_gradient, parameter_gradient
+from .perceptron import Layers, Perceptron
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride (Mnih et al. 2015)
 NATURE_2013 = ((16, 8, 4), (32, 4, 2))  # (Mnih et al. 2013)
@@ -64,19 +62,17 @@ class QNetwork:
             self.encoder = encoder.to(device)
         self._vector_dim = sum(stacked_shape(spec, g)[-1] for g in self.vectors)
         inputs = self._vector_dim + (self.encoder.size if self.encoder else 0)
-        head = [p.to(device) for p in _draw(inputs, self.hidden, self.choices, dueling, generator)]
-        self._flat, self.head = _side_by_side(head)
-        self._crossing = _crossing(self.choices, self.hidden[-1]).to(device) if dueling else None
-        self._flat_gradient, gradient = _side_by_side(head)
-        self._kept = replace(Workspace.kept(self.head, rows, rows), gradient=gradient)
-        self._fresh = replace(Workspace.none(self.head), gradient=gradient)
-        self._rows = rows
+        sizes = [inputs, *self.hidden, self.choices]
+        if dueling:
+            sizes[-2:] = [2 * self.hidden[-1], self.choices + 1]
+        self.head = Perceptron(sizes, generator, device, rows)
+        self._crossing = self._part_streams() if dueling else None
         self._acting = self._layers()
 
     @property
-    def params(self) -> Params:
-        """Every weight: the perceptron's in one tensor, so that an optimizer makes one call of it, then the encoder's."""
-        return [self._flat, *([p.detach() for p in self.encoder.parameters()] if self.encoder else [])]
+    def params(self) -> list[Tensor]:
+        """Every weight: the perceptron's in one tensor, then the encoder's."""
+        return [self.head.flat, *([p.detach() for p in self.encoder.parameters()] if self.encoder else [])]
 
     def values(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """Q (B, A) for vectors (B, I), pictures (B, height, width, channels), or both."""
@@ -90,20 +86,20 @@ class QNetwork:
                 seen = self.encoder(image)
             x = seen.detach() if vector is None else torch.cat([vector, seen.detach()], 1)
         assert x is not None
-        out, units = forward(self.head, x, self._work(x))
-        return dueling(out[0]) if self.dueling else out[0], (x, units, seen)
+        out, units = self.head(x)
+        return dueling(out) if self.dueling else out, (x, units, seen)
 
-    def gradient(self, tape: Tape, d_q: Tensor) -> Params:
+    def gradient(self, tape: Tape, d_q: Tensor) -> list[Tensor]:
         """dL/dweight for every weight, in the order of `params`, given dL/dQ (B, A)."""
         x, units, seen = tape
-        d_out = (dueling_gradient(d_q) if self.dueling else d_q)[None]
-        gradient = parameter_gradient(self.head, x, units, d_out, self._work(x))
+        d_out = dueling_gradient(d_q) if self.dueling else d_q
+        pictured = None if seen is None else slice(self._vector_dim, None)
+        d_seen = self.head.gradient(x, units, d_out, pictured)
         if self._crossing is not None:
-            gradient[-2].masked_fill_(self._crossing, 0.0)
+            self.head.flat_gradient.masked_fill_(self._crossing, 0.0)
         if self.encoder is None or seen is None:
-            return [self._flat_gradient]
-        d_seen = input_gradient(self.head, units, d_out, self._vector_dim, self._work(x))
-        return [self._flat_gradient, *torch.autograd.grad(seen, list(self.encoder.parameters()), d_seen)]
+            return [self.head.flat_gradient]
+        return [self.head.flat_gradient, *torch.autograd.grad(seen, list(self.encoder.parameters()), d_seen)]
 
     def greedy(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """The best choices (N, 1) int64, with as few calls as there can be."""
@@ -132,44 +128,28 @@ class QNetwork:
         tensors |= {f"actor.{i}.bias": b for i, (_, b) in enumerate(self._acting)}
         return {**tensors, **(self.encoder.tensors() if self.encoder else {})}
 
-    def _work(self, x: Tensor) -> Workspace:
-        return self._kept if len(x) == self._rows else self._fresh
+    def _part_streams(self) -> Tensor:
+        """Set the weights that lead from one stream to the other to zero; which of all weights those are."""
+        weight, bias = self.head.layers[-1]
+        for p in (weight, bias):  # were drawn uniform in +-1/sqrt(fan_in); a stream sees half as many units
+            p.mul_(2.0**0.5)
+        crossing = torch.zeros_like(self.head.flat, dtype=torch.bool)
+        last = crossing[-(weight.numel() + bias.numel()) :][: weight.numel()].view_as(weight)
+        last[self.hidden[-1] :, :-1] = True
+        last[: self.hidden[-1], -1] = True
+        self.head.flat.masked_fill_(crossing, 0.0)
+        return crossing
 
-    def _layers(self) -> list[tuple[Tensor, Tensor]]:
-        """(weight (in, out), bias (out,)) of what acting needs: views, which follow the learning."""
-        weights, biases = self.head[::2], [b[0, 0] for b in self.head[1::2]]
+    def _layers(self) -> Layers:
+        """What acting needs: views, which follow the learning."""
+        if not self.dueling:
+            return self.head.layers
+        *trunk, (weight, bias), (last, last_bias) = self.head.layers
         units = self.hidden[-1]
-        hidden = [(w[0], b) for w, b in zip(weights[:-1], biases[:-1], strict=True)]
-        if self.dueling:
-            hidden[-1] = (hidden[-1][0][:, :units], hidden[-1][1][:units])
-        return [*hidden, (weights[-1][0, : self.choices, :units].T, biases[-1][: self.choices])]
+        return [*trunk, (weight[:, :units], bias[:units]), (last[:units, :-1], last_bias[:-1])]
 
 
 def count_weights(network: QNetwork) -> int:
     """How many weights there are to learn."""
     never = 0 if network._crossing is None else int(network._crossing.sum())
     return sum(p.numel() for p in network.params) - never
-
-
-def _draw(inputs: int, hidden: tuple[int, ...], choices: int, dueling: bool, generator: torch.Generator) -> Params:
-    """Weights uniform in +-1/sqrt(fan_in); a stream of a dueling network sees half of the units."""
-    if not dueling:
-        return draw(1, [inputs, *hidden, choices], generator)
-    params = draw(1, [inputs, *hidden[:-1], 2 * hidden[-1], choices + 1], generator)
-    for p in params[-2:]:
-        p.mul_(2.0**0.5)
-    params[-2].masked_fill_(_crossing(choices, hidden[-1]), 0.0)
-    return params
-
-
-def _side_by_side(params: Params) -> tuple[Tensor, Params]:
-    """The numbers of `params` in one tensor, and views of it with their shapes."""
-    flat = torch.cat([p.flatten() for p in params])
-    parts = flat.split([p.numel() for p in params])
-    return flat, [part.view_as(p) for part, p in zip(parts, params, strict=True)]
-
-
-def _crossing(choices: int, units: int) -> Tensor:
-    """Which of the last weights (1, A + 1, 2 H) lead from one stream to the other: they stay zero."""
-    value_row, value_unit = torch.arange(choices + 1) == choices, torch.arange(2 * units) >= units
-    return (value_row[:, None] != value_unit)[None]

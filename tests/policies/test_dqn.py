@@ -18,7 +18,6 @@ from poise.policies.dqn_update import (
     next_value,
     priorities,
     q_loss,
-    td_target,
 )
 from poise.policies.q_network import NATURE, NATURE_2013, QNetwork, count_weights
 from poise.policies.recipes import recipe
@@ -51,19 +50,6 @@ SMALL = DQNConfig(hidden=(8, 8), batch_size=6, capacity=64, learning_starts=8, t
 
 
 # ---- the equations -----------------------------------------------------------------------------
-
-
-def test_only_termination_cuts_the_bootstrap_and_gamma_counts_the_rewards():
-    reward, value = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([10.0, 10.0, 10.0])
-    terminated = torch.tensor([True, False, False])
-    torch.testing.assert_close(td_target(reward, terminated, value, 0.5), torch.tensor([1.0, 6.0, 6.0]))
-    powers = 0.5 ** torch.tensor([1, 2, 3])
-    torch.testing.assert_close(td_target(reward, terminated, value, powers), torch.tensor([1.0, 3.5, 2.25]))
-
-
-def test_what_is_not_finite_after_a_terminal_stays_out_of_the_target():
-    y = td_target(torch.ones(1), torch.tensor([True]), torch.tensor([math.inf]), 0.9)
-    assert y.tolist() == [1.0]
 
 
 def test_the_network_chooses_and_the_target_network_tells_the_value_in_double_q_learning():
@@ -159,26 +145,26 @@ def test_a_network_is_differentiated_as_autograd_does(kind, dueling):
     with torch.no_grad():
         q, tape = network.recorded(vector, image)
         flat, *encoder = network.gradient(tape, d_q)
-        sizes = [p.numel() for p in network.head]
-        ours = [*(g.view_as(p) for g, p in zip(flat.split(sizes), network.head, strict=True)), *encoder]
+        layers = [p for layer in network.head.layers for p in layer]
+        ours = [*(g.view_as(p) for g, p in zip(flat.split([p.numel() for p in layers]), layers, strict=True)), *encoder]
         ours = [g.clone() for g in ours]
         torch.testing.assert_close(network.greedy(vector, image), q.argmax(1, keepdim=True))
         torch.testing.assert_close(network.values(vector, image), q)
 
     # the same network, as a reader of the paper would write it
-    layers = [p.requires_grad_() for p in network.head]
+    layers = [p.detach().requires_grad_() for p in layers]
     parts = [] if vector is None else [vector]
     if network.encoder is not None:
         parts.append(network.encoder(image))
     x = torch.cat(parts, 1)
     for w, b in zip(layers[:-2:2], layers[1:-2:2], strict=True):
-        x = torch.relu(x @ w[0] + b[0])
+        x = torch.relu(x @ w + b)
     if dueling:
-        advantage = x[:, :6] @ layers[-2][0, :3, :6].T + layers[-1][0, :, :3]
-        value = x[:, 6:] @ layers[-2][0, 3:, 6:].T + layers[-1][0, :, 3:]
+        advantage = x[:, :6] @ layers[-2][:6, :3] + layers[-1][:3]
+        value = x[:, 6:] @ layers[-2][6:, 3:] + layers[-1][3:]
         expected = value + advantage - advantage.mean(1, keepdim=True)
     else:
-        expected = x @ layers[-2][0].T + layers[-1][0]
+        expected = x @ layers[-2] + layers[-1]
     torch.testing.assert_close(q, expected.detach())
     every = [*layers, *(network.encoder.parameters() if network.encoder else [])]
     for mine, theirs in zip(ours, torch.autograd.grad(expected, every, d_q), strict=True):
@@ -189,8 +175,8 @@ def test_the_streams_of_a_dueling_network_stay_apart_and_the_advantages_alone_tr
     learner = DQN(vector_spec(), replace(SMALL, dueling=True), 1, 0)
     for i in range(5):
         learner.update(random_batch(learner.spec, 6, seed=i))
-    last = learner.network.head[-2][0]
-    assert (last[:3, 8:] == 0).all() and (last[3, :8] == 0).all() and (last[:3, :8] != 0).all()
+    last = learner.network.head.layers[-1][0]
+    assert (last[8:, :3] == 0).all() and (last[:8, 3] == 0).all() and (last[:8, :3] != 0).all()
     policy = learner.policy()
     assert [tuple(t.shape) for t in policy.tensors.values()] == [(8, 4), (8, 8), (3, 8), (8,), (8,), (3,)]
     x = normal(50, 4)
@@ -205,25 +191,24 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
     config = replace(SMALL, double=False, max_grad_norm=None)
     learner = DQN(vector_spec(), config, 1, 0)
     batch = random_batch(learner.spec, 6)
-    twin = [p.clone().requires_grad_() for p in learner.network.head]
-    for p in learner.target.head:
+    twin = [p.clone().requires_grad_() for layer in learner.network.head.layers for p in layer]
+    for p in learner.target.params:
         p.mul_(1.1)  # so that it matters which network tells the target
 
     def q(params, x):
         for w, b in zip(params[:-2:2], params[1:-2:2], strict=True):
-            x = torch.relu(x @ w[0] + b[0])
-        return x @ params[-2][0].T + params[-1][0]
+            x = torch.relu(x @ w + b)
+        return x @ params[-2] + params[-1]
 
-    value = q(learner.target.head, batch.next_obs["state"]).amax(1)
+    value = learner.target.values(batch.next_obs["state"], None).amax(1)
     y = batch.reward + 0.99 * torch.where(batch.terminated, 0.0, value)
     loss = torch.nn.functional.smooth_l1_loss(q(twin, batch.obs["state"]).gather(1, batch.action)[:, 0], y)
-    torch.optim.Adam(twin, lr=config.learning_rate).zero_grad()
     optimizer = torch.optim.Adam(twin, lr=config.learning_rate)
     loss.backward()
     optimizer.step()
     metrics = learner.update(batch)
     torch.testing.assert_close(metrics["critic/loss"], loss.detach())
-    for mine, theirs in zip(learner.network.head, twin, strict=True):
+    for mine, theirs in zip((p for layer in learner.network.head.layers for p in layer), twin, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
@@ -249,6 +234,20 @@ def test_algorithm_1_takes_its_targets_from_the_network_itself():
     for p in learner.target.params:
         p.fill_(math.nan)  # nobody reads it
     assert all(math.isfinite(v) for v in learner.update(random_batch(learner.spec, 6)).values())
+
+
+def test_only_termination_cuts_the_bootstrap():
+    learner = DQN(vector_spec(), replace(SMALL, double=False), 1, 0)
+    batch = random_batch(learner.spec, 6)
+    losses = []
+    for ended in (batch.terminated, batch.terminated | batch.truncated):
+        q = learner.network.values(batch.obs["state"], None).gather(1, batch.action)[:, 0]
+        value = learner.network.values(batch.next_obs["state"], None).amax(1)
+        y = torch.where(ended, batch.reward, batch.reward + 0.99 * value)
+        losses.append(torch.nn.functional.smooth_l1_loss(q, y))
+    loss = learner.update(batch)["critic/loss"]
+    torch.testing.assert_close(loss, losses[0])
+    assert abs(loss - losses[1]) > 1e-3
 
 
 def test_a_batch_of_n_step_rows_is_discounted_by_its_own_counts():

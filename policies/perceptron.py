@@ -1,0 +1,64 @@
+"""One perceptron with ReLU and its hand-written derivative, in as few calls as there can be.
+
+stacked_mlp.py has the same for K networks at once. With K = 1 and layers of some 64 units the arithmetic takes less
+time than calling for it, so here the layers are plain matrices, transposed once and for all, with their biases added
+by the product. All weights lie in one tensor, and so do their derivatives: a step of an optimizer, a norm or a copy
+is one call. tests/policies/test_dqn.py holds it against autograd.
+
+Legend: B batch, I inputs, H hidden units, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .stacked_mlp import Params, draw
+
+Layers = list[tuple[Tensor, Tensor]]  # weight (in, out), bias (out,)
+
+
+class Perceptron:
+    """Weights and buffers; `flat` may be changed in place."""
+
+    def __init__(self, sizes: Sequence[int], generator: torch.Generator, device: torch.device, rows: int):
+        """`rows`: of the batches that the derivative is wanted for."""
+        params = [p[0].to(device) for p in draw(1, sizes, generator)]
+        params[-2] = params[-2].T.contiguous()  # draw's last weight is (1, out, in)
+        self.flat, self.layers = _side_by_side(params)
+        self.flat_gradient, self._gradient = _side_by_side(params)
+        self._backward = [w.T for w, _ in self.layers]
+        self._rows, self._units = rows, [torch.empty(rows, w.shape[1], device=device) for w, _ in self.layers[:-1]]
+        self._delta = [torch.empty_like(h) for h in self._units]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Outputs (B, O) for inputs (B, I), and the hidden units, which the next call writes over."""
+        kept = x.shape[0] == self._rows
+        units: list[Tensor] = []
+        h = x
+        for i, (weight, bias) in enumerate(self.layers[:-1]):
+            h = torch.addmm(bias, h, weight, out=self._units[i] if kept else None).relu_()  # (B, H)
+            units.append(h)
+        weight, bias = self.layers[-1]
+        return torch.addmm(bias, h, weight), units
+
+    def gradient(self, x: Tensor, units: list[Tensor], d_out: Tensor, inputs: slice | None = None) -> Tensor | None:
+        """Fill `flat_gradient` with dJ/dweight, given dJ/doutput (B, O); dJ/dx of the columns `inputs`, if named."""
+        kept, delta = x.shape[0] == self._rows, d_out
+        for i in reversed(range(len(self.layers))):
+            d_weight, d_bias = self._gradient[i]
+            torch.mm((units[i - 1] if i else x).T, delta, out=d_weight)
+            torch.sum(delta, 0, out=d_bias)
+            if i > 0:
+                delta = torch.mm(delta, self._backward[i], out=self._delta[i - 1] if kept else None)
+                delta = torch.ops.aten.threshold_backward.grad_input(delta, units[i - 1], 0.0, grad_input=delta)
+        return None if inputs is None else torch.mm(delta, self._backward[0][:, inputs])
+
+
+def _side_by_side(params: Params) -> tuple[Tensor, Layers]:
+    """The numbers of weights and biases in one tensor, and views of it with their shapes."""
+    flat = torch.cat([p.flatten() for p in params])
+    views = [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in params]), params, strict=True)]
+    return flat, [(w, b[0]) for w, b in zip(views[::2], views[1::2], strict=True)]
