@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_privileged_observations_never_reach_the_file(path):
 
 def test_reading_and_running_load_neither_torch_nor_mujoco(path):
     code = ("import sys; from poise.policies.runner import Runner; Runner.load(sys.argv[1]);"
-            "assert not {'torch', 'mujoco'} & set(sys.modules)")  # fmt: skip
+            "assert not {'torch', 'mujoco', 'onnx', 'onnxruntime'} & set(sys.modules)")  # fmt: skip
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
@@ -148,6 +149,79 @@ def test_a_strange_network_is_refused_by_field(path, field, value, message):
     tampered(path, lambda d, t: d["network"].__setitem__(field, value))
     with pytest.raises(PolicyFileError, match=f"network {message}"):
         read_policy(path)
+
+
+CAMERA = ObsTerm("view", (12, 10, 3), "camera", dtype="uint8", history=2)
+CONV = {"group": "camera", "layers": [[4, 3, 2]], "activation": "relu"}
+
+
+def all_of_it(**changes) -> tuple[Spec, dict]:
+    """A Spec and a network that use everything there is, with fields of the network changed; None removes one."""
+    groups = {**spec().observations, "camera": (CAMERA,), "byte": (ObsTerm("ram", (4,), dtype="uint8"),)}
+    network = {"kind": "mlp", "groups": ["state"], "conv": CONV, "lstm": 4, "hidden": [8], "activation": "silu",
+               "norm": "layer", "head": "tanh", "normalizer_clip": 5.0}  # fmt: skip
+    return replace(spec(), observations=groups), {k: v for k, v in {**network, **changes}.items() if v is not None}
+
+
+def test_the_tensors_of_a_network_with_everything():
+    assert expected_tensors(*all_of_it(conv={**CONV, "features": 7})) == {
+        "encoder.conv.0.weight": (4, 6, 3, 3), "encoder.conv.0.bias": (4,),  # two frames of three channels
+        "encoder.features.weight": (7, 4 * 5 * 4), "encoder.features.bias": (7,),
+        "encoder.norm.weight": (7,), "encoder.norm.bias": (7,),
+        "lstm.weight_ih": (16, 5 + 7), "lstm.weight_hh": (16, 4), "lstm.bias": (16,),
+        "actor.0.weight": (8, 4), "actor.0.bias": (8,), "actor.0.norm.weight": (8,), "actor.0.norm.bias": (8,),
+        "actor.1.weight": (2, 8), "actor.1.bias": (2,),
+        "normalizer.mean": (5,), "normalizer.std": (5,),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dropout": 0.1}, "field 'dropout' is 0.1, expected only kind, groups"),
+        ({"groups": ["state", "state"]}, "groups .* each once: state"),
+        ({"groups": ["byte"]}, "groups is .*float32 groups"),
+        ({"groups": ["camera"]}, "groups is .*camera"),
+        ({"groups": ["privileged"]}, "groups"),
+        ({"groups": [["state"]]}, "groups"),
+        ({"groups": [], "conv": None, "normalizer_clip": None}, "at least one group, or a conv encoder"),
+        ({"groups": []}, "normalizer_clip is 5.0, expected .* a vector group to normalize"),
+        ({"conv": {**CONV, "group": "wrist"}}, "conv.group is 'wrist', expected one of the spec's cameras: camera"),
+        ({"conv": {**CONV, "padding": 1}}, "conv is .*an object of group, layers"),
+        ({"conv": [4, 3, 2]}, "conv is .*an object of"),
+        ({"conv": {**CONV, "layers": []}}, "conv.layers"),
+        ({"conv": {**CONV, "layers": [[4, 3, 0]]}}, "conv.layers"),
+        ({"conv": {**CONV, "layers": [[4, 3, 2], [4, 5, 1]]}}, "a kernel of 5 meets 5 x 4"),
+        ({"conv": {**CONV, "activation": "gelu"}}, "conv.activation"),
+        ({"conv": {**CONV, "features": 0}}, "conv.features"),
+        ({"lstm": True}, "lstm is True"),
+        ({"lstm": 60000}, "size is .* at most 268435456 weights"),
+        ({"hidden": [65536, 65536]}, "size is"),
+        ({"norm": "batch"}, "norm is 'batch', expected 'layer'"),
+        ({"head": "argmax"}, "head is 'argmax', expected 'tanh' or 'clip', since the spec's actions are continuous"),
+    ],
+)
+def test_a_network_that_does_not_suit_the_spec_is_refused_by_field(tmp_path, changes, message):
+    seen, network = all_of_it(**changes)
+    with pytest.raises(PolicyFileError, match=f"network .*{message}"):
+        write_policy(tmp_path / "p.safetensors", PolicyFile(seen, "x", network, {}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_discrete_actions_need_the_head_that_chooses(tmp_path):
+    choice, two = ActionTerm("a", "discrete", n=3), ActionTerm("b", "discrete", n=2)
+    for actions, head, message in [((choice,), "tanh", "'argmax', since the spec's actions are discrete"),
+                                   ((choice, two), "argmax", "one discrete action; the spec has a, b")]:  # fmt: skip
+        seen, network = all_of_it(head=head)
+        with pytest.raises(PolicyFileError, match=message):
+            write_policy(tmp_path / "p.safetensors", PolicyFile(replace(seen, actions=actions), "x", network, {}))
+
+
+def test_a_history_beyond_all_reason_is_refused_before_memory_is_taken(tmp_path):
+    seen, network = all_of_it()
+    groups = {**seen.observations, "state": (ObsTerm("q", (OBS,), history=10**9),)}
+    with pytest.raises(PolicyFileError, match="network input is 5000000720, expected at most"):
+        write_policy(tmp_path / "p.safetensors", PolicyFile(replace(seen, observations=groups), "x", network, {}))
 
 
 @pytest.mark.parametrize("field", ["algorithm", "network", "spec"])

@@ -1,5 +1,7 @@
 """Tiny policies and a hand-made driver for the arm's tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,9 +22,17 @@ def wild_policy_path(tmp_path_factory):
     return write_random(tmp_path_factory.mktemp("policy") / "wild.safetensors", scale=2.0)
 
 
-def write_random(path, scale, spec=None, task="reach/fr3"):
+@pytest.fixture(scope="session")
+def recurrent_policy_path(tmp_path_factory):
+    """A random policy that remembers: two frames and an LSTM."""
+    spec = reach_spec()
+    stacked = replace(spec, observations={"state": tuple(replace(t, history=2) for t in spec.observations["state"])})
+    return write_random(tmp_path_factory.mktemp("policy") / "recurrent.safetensors", 0.2, stacked, lstm=4)
+
+
+def write_random(path, scale, spec=None, task="reach/fr3", **parts):
     spec = spec or reach_spec()
-    network = {"kind": "mlp", "groups": ["state"], "hidden": [8], "activation": "elu", "head": "tanh"}
+    network = {"kind": "mlp", "groups": ["state"], "hidden": [8], "activation": "elu", "head": "tanh", **parts}
     rng = np.random.default_rng(0)
     tensors = {name: (scale * rng.normal(size=shape)).astype(np.float32)
                for name, shape in expected_tensors(spec, network).items()}  # fmt: skip

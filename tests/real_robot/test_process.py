@@ -13,6 +13,7 @@ import pytest
 
 from conformance_robot import check_robot
 from poise.errors import NotConnectedError, PolicyFileError, SpecError, UsageError
+from poise.policies.runner import Runner
 from poise.real_robot.channel import Channel
 from poise.real_robot.robot import Robot
 
@@ -41,9 +42,25 @@ def test_the_control_process_has_loaded_no_torch(policy_path):
         rows = list(robot.run_episode(policy_path, GOAL, 3))
         modules = robot._ask("modules")
     assert len(rows) == 4 and "mujoco" in modules and "poise.policies.runner" in modules
-    heavy = [m for m in modules if m.split(".")[0] in ("torch", "gymnasium", "matplotlib", "h5py", "multiprocessing")]
+    heavy = [
+        m
+        for m in modules
+        if m.split(".")[0] in ("torch", "onnx", "onnxruntime", "gymnasium", "matplotlib", "h5py", "multiprocessing")
+    ]
     assert heavy == []
     assert "pickle" not in [m for m in modules if m.startswith("poise")]
+
+
+def test_a_policy_with_a_memory_starts_each_episode_anew(recurrent_policy_path):
+    runner = Runner.load(recurrent_policy_path)
+    with Robot("twin:fr3", in_process=True) as robot:
+        for _ in range(2):
+            state = runner.initial_state(1)
+            for row in robot.run_episode(recurrent_policy_path, GOAL, 4):
+                if "obs" in row:
+                    chunk, state = runner.act({"state": np.array([row["obs"]["state"]], np.float32)}, state)
+                    np.testing.assert_allclose(row["actions_asked"], chunk[0, 0], atol=1e-6)
+            assert np.abs(state["lstm.c"]).max() > 0.01
 
 
 def test_both_ways_of_running_give_the_same_episode_to_the_bit(policy_path):
