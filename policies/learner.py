@@ -9,7 +9,7 @@ The loop that drives it (train.py) knows no algorithm:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,6 +88,21 @@ def restart(state: State, done: Tensor, initial: State) -> State:
     if not state or not done.any():
         return state
     return {k: torch.where(done.to(v.device).view(-1, *[1] * (v.ndim - 1)), initial[k], v) for k, v in state.items()}
+
+
+def concatenated(obs: Obs, groups: Sequence[str]) -> Tensor:
+    """The flat groups side by side: (..., D)."""
+    return obs[groups[0]] if len(groups) == 1 else torch.cat([obs[g] for g in groups], -1)
+
+
+def require_vectors(spec: Spec, algorithm: str) -> None:
+    """Raise UsageError unless a perceptron can serve: flat observations, and one choice or continuous actions."""
+    if spec.discrete and len(spec.actions) > 1:
+        raise UsageError(f"{algorithm} draws one choice, or continuous actions; this task wants several at once: "
+                         f"{', '.join(f'{a.name} ({a.kind})' for a in spec.actions)}")  # fmt: skip
+    if not spec.vectors:
+        raise UsageError(f"{algorithm} reads flat observations; this task has {', '.join(spec.observations)}. "
+                         f"ppo, sac and dqn learn from cameras")  # fmt: skip
 
 
 def require_continuous(spec: Spec, group: str, algorithm: str) -> None:

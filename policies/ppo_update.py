@@ -179,12 +179,12 @@ class Perceptrons:
         columns = [c.split(size) for c in shuffled._replace(advantage=advantage)]
         inputs = data.x.index_select(-2, order).split(size, -2)
         for x, *values in zip(inputs, *columns, strict=True):
-            yield Data(x, Rows(*values), self._workspace(x.shape[-2])[-1])
+            yield Data(x, Rows(*values), self.workspace(x.shape[-2])[-1])
 
     def step(self, part: Data, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
         """One gradient step on B rows, in place; its METRICS (4,) as they were before it."""
         x, rows, weight = part
-        work, d_out, d_actor, d_value, _ = self._workspace(x.shape[-2])
+        work, d_out, d_actor, d_value, _ = self.workspace(x.shape[-2])
         out, hidden = forward(self.params, x, work, self.activation)  # (2, B, A)
         new, old = self.distribution(out[ACTOR], self.log_std), self.distribution(rows.old, old_log_std)
         actor = policy_loss(new, old, rows, weight, rule, rates.penalty)
@@ -197,12 +197,12 @@ class Perceptrons:
             self.d_log_std.copy_(actor.gradient[1])
 
         choose_step_size_(rates, rule, actor.kl, first)
-        norms = self._clip_norms_(rule.max_grad_norm)
+        norms = self.clip_norms_(rule.max_grad_norm)
         self.steps.add_(1.0)
         adam_([self.flat], [self.gradient], ([self.first], [self.second]), self.steps, rates.step_size, ADAM_EPSILON)
         return torch.stack([actor.loss, value_loss, *norms.unbind()])
 
-    def _clip_norms_(self, most: float) -> Tensor:
+    def clip_norms_(self, most: float) -> Tensor:
         """Clip the gradient of each network; the norms (2,) before.
 
         Apart, so that a critic far from its targets does not shrink the actor's step.
@@ -212,7 +212,7 @@ class Perceptrons:
         self.gradient.mul_(torch.mv(self.part.T, (most / (norms + 1e-6)).clamp_max(1.0)))
         return norms
 
-    def _workspace(self, rows: int) -> tuple[Workspace, Tensor, Tensor, Tensor, Tensor]:
+    def workspace(self, rows: int) -> tuple[Workspace, Tensor, Tensor, Tensor, Tensor]:
         """Buffers for minibatches of so many rows: of the passes, of dJ/dout (2, B, A) and its parts; equal weights."""
         if rows not in self._work:
             if len(self._work) == KEPT_SIZES:

@@ -51,6 +51,50 @@ class Recipe:
     run: RunSettings
 
 
+def a2c() -> Recipe:
+    """Actor-critic, online: a gradient step every few steps (Mnih 2016)."""
+    from .a2c import A2C, A2CConfig
+
+    return Recipe(A2C, A2CConfig(), RunSettings(num_envs=1))
+
+
+def reinforce() -> Recipe:
+    """REINFORCE on whole episodes: reward to go less a learned baseline (Williams 1992)."""
+    from .reinforce import Reinforce, ReinforceConfig
+
+    return Recipe(Reinforce, ReinforceConfig(), RunSettings(num_envs=16))
+
+
+def _rung(**settings: Any) -> Recipe:
+    chosen = reinforce()
+    return replace(chosen, settings=replace(chosen.settings, **settings))
+
+
+def reinforce_total() -> Recipe:
+    """REINFORCE at its plainest: every action is credited with the whole episode's return."""
+    return _rung(estimator="total", discount=1.0, baseline="none")
+
+
+def reinforce_to_go() -> Recipe:
+    """REINFORCE with the rewards that still follow an action, undiscounted, no baseline."""
+    return _rung(discount=1.0, baseline="none")
+
+
+def reinforce_discount() -> Recipe:
+    """REINFORCE with discounted rewards to go, no baseline."""
+    return _rung(baseline="none")
+
+
+def reinforce_mean() -> Recipe:
+    """REINFORCE with discounted rewards to go less their mean: a constant baseline."""
+    return _rung(baseline="mean")
+
+
+def actor_critic() -> Recipe:
+    """Actor-critic on whole episodes: advantages by GAE (Schulman 2015)."""
+    return _rung(estimator="gae")
+
+
 def dqn() -> Recipe:
     """Deep Q-learning on vectors, double (Mnih 2015, van Hasselt 2016)."""
     from .dqn import DQN, DQNConfig
@@ -135,6 +179,8 @@ def sac_large() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "a2c": a2c,
+    "actor_critic": actor_critic,
     "dqn": dqn,
     "dqn/2013": dqn_2013,
     "dqn/nature": dqn_nature,
@@ -143,6 +189,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ppo/kl": ppo_kl,
     "ppo/fixed_kl": ppo_fixed_kl,
     "ppo/lstm": ppo_lstm,
+    "reinforce": reinforce,
+    "reinforce/discount": reinforce_discount,
+    "reinforce/mean": reinforce_mean,
+    "reinforce/to_go": reinforce_to_go,
+    "reinforce/total": reinforce_total,
     "sac": sac,
     "sac/large": sac_large,
 }

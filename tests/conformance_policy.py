@@ -134,18 +134,19 @@ class _Training:
                 assert metrics and all(v.ndim == 0 and torch.isfinite(v) for v in metrics.values()), metrics
 
 
-def check_learner(make: Callable[[Spec, int, int], Learner], folder: Path, world: type[Drift] = Drift) -> None:
-    """Check an implementation of Learner; `make` should use sizes so small that six iterations learn something."""
+def check_learner(make: Callable[[Spec, int, int], Learner], folder: Path, world: type[Drift] = Drift,
+                  iterations: int = ITERATIONS) -> None:  # fmt: skip
+    """Check an implementation of Learner; `make` should use sizes so small that so many iterations learn something."""
     torch.manual_seed(1)
     one = _Training(make, 3, world)
     start = _weights(one.learner)
-    one.iterate(ITERATIONS)
-    assert one.updates > 0, "six iterations made no update; make the learner with smaller sizes"
+    one.iterate(iterations)
+    assert one.updates > 0, f"{iterations} iterations made no update; make the learner with smaller sizes"
     assert not _same(start, _weights(one.learner)), "updates changed nothing of the policy"
 
     torch.manual_seed(2)
     two = _Training(make, 3, world)
-    two.iterate(ITERATIONS)
+    two.iterate(iterations)
     assert _same(_weights(one.learner), _weights(two.learner)), "the same seed gave other weights: a global generator?"
     other = _Training(make, 4, world)
     assert not _same(start, _weights(other.learner)), "another seed gave the same first weights"
@@ -159,8 +160,8 @@ def check_learner(make: Callable[[Spec, int, int], Learner], folder: Path, world
     three.env, three.obs, three.state, three.rng = two.env, two.obs, two.state, two.rng
     three.steps = two.steps
     assert _same(_weights(one.learner), _weights(three.learner)), "load_state_dict did not restore the policy"
-    one.iterate(ITERATIONS)
-    three.iterate(ITERATIONS)
+    one.iterate(iterations)
+    three.iterate(iterations)
     assert _same(_weights(one.learner), _weights(three.learner)), "a restored learner went another way"
     assert _same(before, kept.tensors), "policy() is no copy: later updates changed it"
 

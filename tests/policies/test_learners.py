@@ -6,6 +6,9 @@ from conformance_policy import DiscreteDrift, DiscreteImageDrift, Drift, ImageDr
 from poise.policies.recipes import RECIPES, recipe
 
 SMALL = {
+    "a2c": {"hidden": (8, 8)},
+    "actor_critic": {"hidden": (8,), "episodes": 4, "value_steps": 2},
+    "reinforce": {"hidden": (8,), "episodes": 4, "value_steps": 2},
     "dqn": {
         "hidden": (8, 8),
         "batch_size": 8,
@@ -26,7 +29,21 @@ def test_the_learner_keeps_the_contract(name, normalize_obs, tmp_path):
     small = SMALL.get(name) or SMALL[name.partition("/")[0]]
     chosen = recipe(name, None, {**small, "normalize_obs": normalize_obs})
     world = DiscreteDrift if name.startswith("dqn") else Drift
-    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)
+    # whole episodes, of up to seven steps, make an update of these
+    iterations = 24 if name.startswith(("actor_critic", "reinforce")) else 6
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world, iterations)
+
+
+@pytest.mark.parametrize("change", [{}, {"estimator": "n_step", "discount_weight": True}, {"estimator": "gae"}])
+def test_every_kind_of_reinforce_keeps_the_contract_for_choices(change, tmp_path):
+    chosen = recipe("reinforce", None, {**SMALL["reinforce"], **change})
+    make = lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed)  # noqa: E731
+    check_learner(make, tmp_path, DiscreteDrift, 24)
+
+
+def test_a2c_keeps_the_contract_for_choices(tmp_path):
+    chosen = recipe("a2c", None, {**SMALL["a2c"], "entropy_coef": 0.01, "gae_lambda": 0.9})
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, DiscreteDrift)
 
 
 DQN_VARIANTS = {
