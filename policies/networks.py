@@ -2,11 +2,11 @@
 
     PolicyNetwork   the whole network of a policy file's document (network_document.py)
     ConvEncoder     picture -> features
-    LSTMCore        one recurrent layer, a step or a sequence at a time
+    LSTMCore        one recurrent layer, a step or a sequence at a time (lstm.py)
     mlp             linear layers with activations, and layer norm if asked for
 
 All weights are drawn by `initialize_` from a generator of the caller's; `*_tensors` name them as the policy file
-does. Legend: B batch, N worlds, T time, I inputs, H units of the LSTM, F features.
+does. Legend: B batch, I inputs, F features.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from ..history import stacked_shape
 from ..spec import Spec
+from .lstm import LSTMCore, LSTMState
 from .network_document import core_inputs, feature_maps, layer_sizes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
-
-LSTMState = tuple[Tensor, Tensor]  # h and c, (B, H) each
 
 
 def mlp(sizes: Sequence[int], activation: str, norm: str | None = None) -> nn.Sequential:
@@ -96,81 +95,6 @@ class ConvEncoder(nn.Module):
             for name, layer in zip(("features", "norm"), self.bottleneck, strict=True):
                 result[f"encoder.{name}.weight"], result[f"encoder.{name}.bias"] = layer.weight, layer.bias
         return {name: tensor.detach() for name, tensor in result.items()}
-
-
-class LSTMCore(nn.Module):
-    """One recurrent layer (Hochreiter and Schmidhuber 1997), equal to torch.nn.LSTM with one bias:
-
-    i, f, g, o = W_ih x + W_hh h + b;   c <- σ(f) c + σ(i) tanh(g);   h <- σ(o) tanh(c)
-
-    The weights are zero until `initialize_` draws them.
-    """
-
-    def __init__(self, inputs: int, size: int):
-        super().__init__()
-        self.size = size
-        self.weight_ih = nn.Parameter(torch.zeros(4 * size, inputs))
-        self.weight_hh = nn.Parameter(torch.zeros(4 * size, size))
-        self.bias = nn.Parameter(torch.zeros(4 * size))
-
-    def initial_state(self, n: int) -> LSTMState:
-        """What is remembered at the start of an episode: nothing, in zeros (n, H)."""
-        zeros = self.bias.new_zeros(n, self.size)
-        return zeros, zeros.clone()
-
-    def forward(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """One step: the output (B, H) for x (B, I), and the next state."""
-        return self._step(torch.addmm(self.bias, x, self.weight_ih.T), state)
-
-    def sequence(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
-        """T steps: outputs (N, T, H) for x (N, T, I), and the state after the last.
-
-        starts: (N, T), true where x is the first of an episode, so that what came before is forgotten.
-        """
-        # packed is five times as fast on the CPU, but asks how long the episodes are: no wait for a GPU, no graph
-        return self._packed(x, state, starts) if x.device.type == "cpu" else self._stepped(x, state, starts)
-
-    def _stepped(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
-        inputs = nn.functional.linear(x, self.weight_ih, self.bias).unbind(1)  # T x (N, 4H): one large product
-        keep = (~starts).to(x.dtype).unsqueeze(-1).unbind(1)  # T x (N, 1)
-        outputs = []
-        for gates, kept in zip(inputs, keep, strict=True):
-            h, state = self._step(gates, (state[0] * kept, state[1] * kept))
-            outputs.append(h)
-        return torch.stack(outputs, 1), state
-
-    def _packed(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
-        """Every stretch of an episode as a sequence of its own, in torch's packed form: longest first, step by step."""
-        n, steps = starts.shape
-        begins = starts.clone()
-        begins[:, 0] = True
-        first = begins.flatten().nonzero()[:, 0]  # (S,) rows among N * T where the S stretches begin
-        length = torch.diff(first, append=first.new_tensor([n * steps]))
-        length, order = length.sort(descending=True, stable=True)
-        first = first[order]
-        t = torch.arange(int(length[0])).unsqueeze(-1)
-        running = t < length  # (longest, S)
-        rows = (first + t)[running]  # (N * T,) in packed order
-        world = first // steps
-        carried = (~starts.flatten()[first]).to(x.dtype).unsqueeze(-1)  # those that go on from `state`
-        before = tuple((part[world] * carried).unsqueeze(0) for part in state)
-        weights = [self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias)]
-        packed, h, c = torch.lstm(x.flatten(0, 1)[rows], running.sum(1), before, weights, True, 1, 0.0, False, False)
-        outputs = packed[rows.argsort()].view(n, steps, self.size)
-        last = (first + length == (world + 1) * steps).nonzero()[:, 0]  # the stretches that reach the end
-        last = last[world[last].argsort()]  # (N,)
-        return outputs, (h[0, last], c[0, last])
-
-    def _step(self, gates: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        h, c = state
-        i, f, g, o = torch.addmm(gates, h, self.weight_hh.T).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        return h, (h, c)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights under the names of the policy file; the tensors themselves, no copies."""
-        return {f"lstm.{name}": tensor.detach() for name, tensor in self.named_parameters()}
 
 
 class PolicyNetwork(nn.Module):

@@ -65,13 +65,12 @@ def test_the_lstm_equals_torchs_a_step_and_a_sequence_at_a_time():
         torch.testing.assert_close(output, expected[:, t])
 
 
-@pytest.mark.parametrize("way", ["_packed", "_stepped"])
-def test_a_sequence_forgets_at_the_start_of_an_episode(way):
+def test_a_sequence_forgets_at_the_start_of_an_episode():
     core, theirs = lstm_pair()
     x, starts = torch.randn(2, 6, 3), torch.zeros(2, 6, dtype=torch.bool)
     starts[0, 4] = starts[1, 0] = True
     before = (torch.randn(2, 5), torch.randn(2, 5))
-    outputs, state = getattr(core, way)(x, before, starts)
+    outputs, state = core.sequence(x, before, starts)
     fresh, (h, c) = theirs(x[:1, 4:])
     torch.testing.assert_close(outputs[:1, 4:], fresh)
     torch.testing.assert_close((state[0][:1], state[1][:1]), (h[0], c[0]))
@@ -81,18 +80,26 @@ def test_a_sequence_forgets_at_the_start_of_an_episode(way):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_both_ways_through_a_sequence_have_the_same_outputs_and_gradients(share):
+def test_a_sequence_has_the_outputs_and_gradients_of_its_steps(share):
     core = LSTMCore(3, 5).double()
     initialize_(core, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(6, 9, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     starts = torch.rand(6, 9, generator=generator) < share
-    before = tuple(torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    h, c = (torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def stepped():
+        state, outputs = (h, c), []
+        for t in range(9):
+            kept = (~starts[:, t, None]).double()
+            output, state = core(x[:, t], (state[0] * kept, state[1] * kept))
+            outputs.append(output)
+        return torch.stack(outputs, 1), state
+
     results = []
-    for way in (core._packed, core._stepped):
-        outputs, state = way(x, before, starts)
+    for outputs, state in (core.sequence(x, (h, c), starts), stepped()):
         loss = outputs.square().sum() + state[0].sum() + 2.0 * state[1].square().sum()
-        results.append((outputs, *state, *torch.autograd.grad(loss, [*core.parameters(), x, *before])))
+        results.append((outputs, *state, *torch.autograd.grad(loss, [*core.parameters(), x, h, c])))
     torch.testing.assert_close(results[0], results[1])
 
 
