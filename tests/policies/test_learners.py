@@ -50,13 +50,17 @@ DQN_VARIANTS = {
     "plain": {"double": False, "loss": "squared", "max_grad_norm": None},
     "dueling": {"dueling": True, "optimizer": "rmsprop", "tau": 0.1},
     "algorithm 1": {"target_network": False, "loss": "squared", "epsilon_steps": 20},
+    "rainbow": {"dueling": True, "n_step": 3, "prioritized": True, "reward_clip": 1.0},
+    "camera": {"conv": "[4,4,2],[4,3,1]"},
+    "camera, rainbow": {"conv": "[4,4,2]", "dueling": True, "n_step": 3, "prioritized": True, "optimizer": "rmsprop"},
 }
 
 
 @pytest.mark.parametrize("variant", DQN_VARIANTS)
 def test_every_kind_of_dqn_keeps_the_contract(variant, tmp_path):
     chosen = recipe("dqn", None, {**SMALL["dqn"], **DQN_VARIANTS[variant]})
-    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, DiscreteDrift)
+    world = DiscreteImageDrift if "camera" in variant else DiscreteDrift
+    check_learner(lambda spec, n, seed: chosen.learner(spec, chosen.settings, n, seed), tmp_path, world)
 
 
 PPO_VARIANTS = {
