@@ -178,6 +178,18 @@ def sac_large() -> Recipe:
     return Recipe(SAC, settings, RunSettings(num_envs=1))
 
 
+def sac_pixels() -> Recipe:
+    """SAC on a camera, with pictures shifted at random (DrQ, arXiv 2004.13649)."""
+    from .sac import SAC
+    from .sac_config import SACConfig
+
+    settings = SACConfig(
+        norm="layer", normalize_obs=True, hidden=(256, 256), batch_size=128, capacity=50_000, learning_rate=5e-4,
+        tau=0.01, init_alpha=0.1, learning_starts=1_000,
+    )  # fmt: skip
+    return Recipe(SAC, settings, RunSettings(num_envs=16))
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "a2c": a2c,
     "actor_critic": actor_critic,
@@ -196,6 +208,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reinforce/total": reinforce_total,
     "sac": sac,
     "sac/large": sac_large,
+    "sac/pixels": sac_pixels,
 }
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
@@ -239,6 +252,11 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
         "updates": 16,
         "learning_starts": 6_400,
         "noise_hold": 1,
+    },
+    ("sac/pixels", "reach/planar"): {
+        "steps": 40_000,
+        "discount": 0.9,
+        "updates": 4,
     },
     ("sac", "gym:CartPole-v1"): {
         "steps": 20_000,

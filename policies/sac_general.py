@@ -189,19 +189,20 @@ def critic_target(n: Networks, t: Transitions, next_features: Tensor, variant: V
 
 
 def critic_loss(n: Networks, t: Transitions, target: Tensor, variant: Variant) -> Callable[[Params], Loss]:
-    """J_Q summed over the critics, as a function of their parameters and then the encoder's."""
+    """J_Q summed over the critics, as a function of their parameters and then the encoder's; reports the mean value,
+    and the features of s, with which the actor then saves a pass of the encoder."""
 
     def loss(params: Params) -> Loss:
         critic, eyes = params[: len(n.critic)], params[len(n.critic) :]
         seen = features(n, eyes, t.obs)
         if variant.choices > 0:
             q = sac_discrete.chosen(forward(critic, seen, variant.norm), t.action)
-            return 0.5 * (q - target).square().mean(1).sum(), (q.mean(),)
+            return 0.5 * (q - target).square().mean(1).sum(), (q.mean(), seen)
         out = forward(critic, torch.cat([seen, t.action], -1), variant.norm)
         q = values(out, variant)
         if variant.atoms == 0:
-            return 0.5 * (q - target).square().mean(1).sum(), (q.mean(),)
-        return cross_entropy(target, out).mean(1).sum(), (q.mean(),)
+            return 0.5 * (q - target).square().mean(1).sum(), (q.mean(), seen)
+        return cross_entropy(target, out).mean(1).sum(), (q.mean(), seen)
 
     return loss
 
@@ -242,17 +243,15 @@ def differentiate(loss: Callable[[Params], Loss], params: Params) -> tuple[Param
 def update(n: Networks, t: Transitions, variant: Variant, with_actor: bool) -> dict[str, Tensor]:
     """One step on J_Q, then with the actor's turn on J_pi and J_alpha, then the targets, in place; metrics."""
     eyes = n.eyes
-    # the actor's features are those of before the critics' step, which saves a pass of the encoder
-    seen, next_seen = features(n, eyes, t.obs) if with_actor else None, features(n, eyes, t.next_obs)
-    target = critic_target(n, t, next_seen, variant)
+    target = critic_target(n, t, features(n, eyes, t.next_obs), variant)
     params = [*n.critic, *eyes]
-    gradient, q_loss, (q,) = differentiate(critic_loss(n, t, target, variant), params)
+    gradient, q_loss, (q, seen) = differentiate(critic_loss(n, t, target, variant), params)
     n.steps.add_(1.0)
     adam_(params, gradient, n.critic_moments, n.steps, variant.learning_rate)
     if variant.project_weights:
         project_weights_(n.critic)
     metrics = {"critic/loss": q_loss, "critic/q": q, "alpha": n.log_alpha.exp()}
-    if seen is not None:
+    if with_actor:
         metrics |= actor_step(n, t, seen, variant)
     polyak_(n.target_critic, n.critic, variant.tau)
     return metrics
