@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # the paper's defaults
 SMALLEST = 5e-324  # a double that is zero where denormals are flushed
+
+# torch's own optimizers are made of these; its type stubs leave them out
+_FUSED_ADAM_: Any = torch._fused_adam_  # pyright: ignore[reportPrivateImportUsage]
+_NORMS: Any = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+_MULTIPLY_: Any = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
 
 Moments = tuple[list[Tensor], list[Tensor]]  # first, second
 
@@ -39,7 +45,7 @@ def adam_(
     if not torch.compiler.is_compiling():
         # the kernel inside torch.optim.Adam(fused=True): one pass over memory instead of seven
         with flushed_denormals():
-            torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+            _FUSED_ADAM_(
                 params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1, beta2=BETA_2,
                 weight_decay=0.0, eps=epsilon, amsgrad=False, maximize=False,
             )  # fmt: skip
@@ -65,8 +71,8 @@ def flushed_denormals() -> Iterator[None]:
 
 def clip_norm_(gradient: Sequence[Tensor], most: float) -> Tensor:
     """Scale the gradient in place so that its norm is at most `most`; the norm before, a scalar tensor."""
-    norms = torch._foreach_norm(gradient)
+    norms = _NORMS(gradient)
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     # clamped, not branched on: the host never looks. A norm that is not finite stays visible in the metric
-    torch._foreach_mul_(gradient, (norm + 1e-6).reciprocal_().mul_(most).clamp_max_(1.0))
+    _MULTIPLY_(gradient, (norm + 1e-6).reciprocal_().mul_(most).clamp_max_(1.0))
     return norm
