@@ -18,6 +18,8 @@ from .network_document import LSTM_STATE, check_network, groups_read, initial_st
 from .networks import PolicyNetwork
 from .policy_file import PolicyFile, read_policy, write_policy
 
+DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
+
 
 class Policy:
     """A deterministic policy: Spec, normalizer, network and provenance, as the file holds them."""
@@ -94,9 +96,6 @@ class Policy:
         """The policy that a file's contents describe."""
         tensors = {name: torch.from_numpy(array.copy()) for name, array in file.tensors.items()}
         return cls(file.spec, file.algorithm, file.network, tensors, file.provenance, file.evaluation)
-
-
-DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
