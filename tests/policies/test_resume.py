@@ -15,7 +15,12 @@ from poise.policies.policy_file import read_policy
 PPO = {"num_envs": 8, "collect_steps": 16, "evaluations": 3, "eval_episodes": 2}
 SAC = {"num_envs": 2, "learning_starts": 200, "batch_size": 32, "hidden": "32,32", "capacity": 1500,
        "compile": "off", "evaluations": 3, "eval_episodes": 2}  # fmt: skip
+DQN = {"num_envs": 2, "learning_starts": 200, "batch_size": 16, "hidden": "32,32", "capacity": 1000, "n_step": 3,
+       "prioritized": "true", "dueling": "true", "target_every": 70, "evaluations": 3, "eval_episodes": 2}  # fmt: skip
+CATCH = {**DQN, "conv": "[8,8,4],[8,4,2]", "hidden": "32", "collect_steps": 2, "dueling": "false", "tau": 0.01}
 CASES = {
+    "dqn-cartpole": ("dqn", "gym:CartPole-v1", DQN),
+    "dqn-catch": ("dqn/nature", "gym:poise/Catch-v0", CATCH),
     "ppo-reach": ("ppo", "reach/fr3", {**PPO, "hidden": "32,32"}),
     "sac-reach": ("sac", "reach/fr3", SAC),
     "sac-large-reach": (
@@ -88,7 +93,7 @@ def assert_same_run(a, b, steps: int) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path, case):
     algorithm, task, settings = CASES[case]
-    steps = 1600 if algorithm == "sac" else 8 * 16 * 20
+    steps = 8 * 16 * 20 if algorithm == "ppo" else 1600
     run(fresh(algorithm, task, settings, tmp_path / "whole", steps, 3600))
     hits = kill_until_done(fresh(algorithm, task, settings, tmp_path / "killed", steps, 0.1), tmp_path / "killed", 2, 1)
     assert hits > 0, "the run ended before it could be killed"
@@ -101,7 +106,7 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path, case):
 @pytest.mark.parametrize("case", CASES)
 def test_twenty_kills_leave_no_trace(tmp_path, case):
     algorithm, task, settings = CASES[case]
-    steps = 12_000 if algorithm == "sac" else 8 * 16 * 400
+    steps = 8 * 16 * 400 if algorithm == "ppo" else 12_000
     run(fresh(algorithm, task, settings, tmp_path / "whole", steps, 3600))
     hits = kill_until_done(
         fresh(algorithm, task, settings, tmp_path / "killed", steps, 0.1), tmp_path / "killed", 20, 7
