@@ -23,11 +23,13 @@ from ..spec import Spec
 from . import sac_general, sac_update
 from .compiled import compiled
 from .cuda_graph import captured
+from .network_document import feature_maps
 from .networks import ConvEncoder, initialize_
 from .precision import bf16_products
 from .sac_config import SACConfig
 from .sac_general import Seen, Variant
 from .sac_update import Rates
+from .settings import require
 from .stacked_mlp import Params, Workspace
 
 Step = Callable[..., dict[str, Tensor]]
@@ -216,7 +218,10 @@ def _encoder(spec: Spec, config: SACConfig, generator: torch.Generator) -> tuple
     if not spec.images:
         return {}, None
     group, layers = spec.images[0], [list(layer) for layer in config.conv]
-    encoder = ConvEncoder(stacked_shape(spec, group), layers, "relu", config.image_features)
+    shape = stacked_shape(spec, group)
+    require(all(min(size[1:]) >= 1 for size in feature_maps(shape, layers)), "conv", config.conv,
+            f"layers that fit into a picture of {shape[0]} x {shape[1]}")  # fmt: skip
+    encoder = ConvEncoder(shape, layers, "relu", config.image_features)
     initialize_(encoder, generator, None)
     return {"group": group, "layers": layers, "activation": "relu", "features": config.image_features}, encoder
 

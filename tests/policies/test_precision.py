@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from poise.errors import UsageError
-from poise.policies.precision import bf16_product, require_bf16
+from poise.policies.precision import bf16_product, bf16_products, require_bf16
 from poise.policies.sac import SAC
 from poise.policies.sac_config import SACConfig
 from poise.policies.stacked_mlp import Workspace, draw, forward, input_gradient, parameter_gradient
@@ -69,3 +69,19 @@ def test_sac_refuses_bf16_where_the_cpu_lacks_it(able, monkeypatch):
 
 def test_fp32_is_what_one_gets_without_asking():
     assert not any(work.bf16 for work in SAC(SPEC, SACConfig(), 1, seed=0).core.work)
+
+
+def test_products_inside_are_rounded_with_their_gradients_and_all_is_as_before_outside():
+    w = torch.randn(256, 256, requires_grad=True)
+    x, device = torch.randn(64, 256), torch.device("cpu")
+    exact = x @ w
+    with bf16_products(device):
+        rough = x @ w
+        gradient = torch.autograd.grad(rough.sum(), w)[0]
+    assert (rough - exact).abs().max() < 0.5 and torch.equal(x @ w, exact)
+    torch.testing.assert_close(gradient, x.sum(0)[:, None].expand_as(w), atol=0.2, rtol=0)
+    if HAS_BF16:
+        assert not torch.equal(rough, exact)
+    with pytest.raises(ZeroDivisionError), bf16_products(device):
+        raise ZeroDivisionError
+    assert torch.equal(x @ w, exact)
