@@ -25,7 +25,7 @@ from ..history import initial_history, stack_history
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
-from .adam import adam_, clip_norm_, zero_moments
+from .adam import adam_, zero_moments
 from .dqn_update import (
     RMSPROP_MIN_SQUARE,
     centred_rmsprop_,
@@ -156,9 +156,9 @@ class DQN:
         vector_dim = sum(spec.obs_dim(g) * spec.history(g) for g in spec.vectors)
         normalized = config.normalize_obs and vector_dim > 0
         self.normalizer = Normalizer(vector_dim, device=self.device) if normalized else None
-        self._params, self._target_params = self.network.params, self.target.params
+        self._weights, self._target_weights = self.network.weights, self.target.weights
         self._copy_target()
-        self.moments = zero_moments(self._params)  # Adam's, or RMSProp's averages
+        self.moments = zero_moments([self._weights])  # Adam's, or RMSProp's averages
         self._adam_steps = torch.zeros((), device=self.device)
         self.steps = 0  # environment steps acted for, over all worlds
         self.updates = 0
@@ -200,19 +200,21 @@ class DQN:
 
         Returns: the choice, nothing for the buffer to keep beside it, the next state.
         """
-        seen = {g: obs[g].to(self.device) for g in self._seen.observations}
+        seen = obs if self.device.type == "cpu" else {g: obs[g].to(self.device) for g in self._seen.observations}
         stacked, after = stack_history(self._seen, seen, state) if state else (seen, state)
-        if self.normalizer is not None:
-            self.normalizer.update(self._vector(stacked))  # pyright: ignore[reportArgumentType]
-        n = len(next(iter(obs.values())))
+        vector = self._vector(stacked)
+        if self.normalizer is not None and vector is not None:
+            self.normalizer.update(vector)
+        n = next(iter(obs.values())).shape[0]
         explores = self.rng.random(n) < self.epsilon
+        random = np.count_nonzero(explores)
         self.steps += n
         # numpy's draws are on the host, so a step at random costs no pass through the network
-        if explores.all():
-            return torch.from_numpy(self.rng.integers(0, self.spec.choices, (n, 1))), {}, after
-        action = self.network.greedy(*self._inputs(stacked)).to("cpu")
-        if explores.any():
-            drawn = torch.from_numpy(self.rng.integers(0, self.spec.choices, (n, 1)))
+        drawn = torch.from_numpy(self.rng.integers(0, self.spec.choices, (n, 1))) if random else None
+        if drawn is not None and random == n:
+            return drawn, {}, after
+        action = self.network.greedy(*self._inputs(stacked)).cpu()
+        if drawn is not None:
             action = torch.where(torch.from_numpy(explores)[:, None], drawn, action)
         return action, {}, after
 
@@ -239,7 +241,7 @@ class DQN:
         metrics = {"critic/loss": loss, "critic/q": q.mean()}
         gradient = self.network.gradient(tape, d_q)
         if c.max_grad_norm is not None:
-            metrics["critic/grad_norm"] = clip_norm_(gradient, c.max_grad_norm)
+            gradient[None].renorm_(2, 0, c.max_grad_norm)  # of one row, all of it; a NaN stays one
         self._step(gradient)
         self._follow()
         if c.prioritized:
@@ -254,25 +256,25 @@ class DQN:
             tensors["normalizer.mean"], tensors["normalizer.std"] = self.normalizer.mean32, self.normalizer.std32
         return Policy(self.spec, "dqn", document, tensors)
 
-    def _step(self, gradient: list[Tensor]) -> None:
+    def _step(self, gradient: Tensor) -> None:
         c = self.config
         if c.optimizer == "adam":
             self._adam_steps.add_(1.0)
-            adam_(self._params, gradient, self.moments, self._adam_steps, c.learning_rate)
+            adam_([self._weights], [gradient], self.moments, self._adam_steps, c.learning_rate)
         else:  # the gradient is the batch's mean here, and its square smaller by B^2
-            centred_rmsprop_(self._params, gradient, self.moments, c.learning_rate,
+            centred_rmsprop_([self._weights], [gradient], self.moments, c.learning_rate,
                              RMSPROP_MIN_SQUARE / c.batch_size**2)  # fmt: skip
         self.updates += 1
 
     def _follow(self) -> None:
         """Move the target network."""
         if self.config.tau is not None:
-            torch._foreach_lerp_(self._target_params, self._params, self.config.tau)  # pyright: ignore[reportPrivateImportUsage]
+            self._target_weights.lerp_(self._weights, self.config.tau)
         elif self.updates % self.config.target_every == 0:
             self._copy_target()
 
     def _copy_target(self) -> None:
-        torch._foreach_copy_(self._target_params, self._params)  # pyright: ignore[reportPrivateImportUsage]
+        self._target_weights.copy_(self._weights)
 
     def _inputs(self, obs: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """(vector (B, O) normalized, picture) of stacked observations, as the network takes them."""
@@ -307,7 +309,7 @@ class DQN:
         self.steps, self.updates = state["steps"], state["updates"]
 
     def _tensors(self) -> list[Tensor]:
-        return [*self._params, *self._target_params, *self.moments[0], *self.moments[1], self._adam_steps]
+        return [self._weights, self._target_weights, *self.moments[0], *self.moments[1], self._adam_steps]
 
 
 def _require_choices(spec: Spec, config: DQNConfig) -> None:

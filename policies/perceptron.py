@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .stacked_mlp import Params, draw
+from .stacked_mlp import draw
 
 Layers = list[tuple[Tensor, Tensor]]  # weight (in, out), bias (out,)
 
@@ -27,11 +27,18 @@ class Perceptron:
         """`rows`: of the batches that the derivative is wanted for."""
         params = [p[0].to(device) for p in draw(1, sizes, generator)]
         params[-2] = params[-2].T.contiguous()  # draw's last weight is (1, out, in)
-        self.flat, self.layers = _side_by_side(params)
-        self.flat_gradient, self._gradient = _side_by_side(params)
-        self._backward = [w.T for w, _ in self.layers]
-        self._rows, self._units = rows, [torch.empty(rows, w.shape[1], device=device) for w, _ in self.layers[:-1]]
+        params[1::2] = [b[0] for b in params[1::2]]
+        self._shapes = [p.shape for p in params]
+        self.flat_gradient = torch.empty(sum(p.numel() for p in params), device=device)
+        self._gradient = self._views(self.flat_gradient)
+        self._rows, self._units = rows, [torch.empty(rows, b.numel(), device=device) for b in params[1:-2:2]]
         self._delta = [torch.empty_like(h) for h in self._units]
+        self.move_to(torch.cat([p.flatten() for p in params]))
+
+    def move_to(self, flat: Tensor) -> None:
+        """From now on, the weights are the numbers of this tensor."""
+        self.flat, self.layers = flat, self._views(flat)
+        self._backward = [w.T for w, _ in self.layers]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Outputs (B, O) for inputs (B, I), and the hidden units, which the next call writes over."""
@@ -56,9 +63,7 @@ class Perceptron:
                 delta = torch.ops.aten.threshold_backward.grad_input(delta, units[i - 1], 0.0, grad_input=delta)
         return None if inputs is None else torch.mm(delta, self._backward[0][:, inputs])
 
-
-def _side_by_side(params: Params) -> tuple[Tensor, Layers]:
-    """The numbers of weights and biases in one tensor, and views of it with their shapes."""
-    flat = torch.cat([p.flatten() for p in params])
-    views = [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in params]), params, strict=True)]
-    return flat, [(w, b[0]) for w, b in zip(views[::2], views[1::2], strict=True)]
+    def _views(self, flat: Tensor) -> Layers:
+        parts = flat.split([shape.numel() for shape in self._shapes])
+        views = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return list(zip(views[::2], views[1::2], strict=True))

@@ -40,7 +40,7 @@ Tape = tuple[Tensor, list[Tensor], Tensor | None]  # perceptron's inputs and hid
 
 
 class QNetwork:
-    """The network and its weights, which an optimizer may change in place."""
+    """The network; `weights` holds all its numbers, and an optimizer may change it in place."""
 
     def __init__(
         self,
@@ -66,13 +66,11 @@ class QNetwork:
         if dueling:
             sizes[-2:] = [2 * self.hidden[-1], self.choices + 1]
         self.head = Perceptron(sizes, generator, device, rows)
+        self.weights = self.head.flat
+        if self.encoder is not None:
+            self.weights = _gathered(self.encoder, self.head)
         self._crossing = self._part_streams() if dueling else None
         self._acting = self._layers()
-
-    @property
-    def params(self) -> list[Tensor]:
-        """Every weight: the perceptron's in one tensor, then the encoder's."""
-        return [self.head.flat, *([p.detach() for p in self.encoder.parameters()] if self.encoder else [])]
 
     def values(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """Q (B, A) for vectors (B, I), pictures (B, height, width, channels), or both."""
@@ -89,8 +87,8 @@ class QNetwork:
         out, units = self.head(x)
         return dueling(out) if self.dueling else out, (x, units, seen)
 
-    def gradient(self, tape: Tape, d_q: Tensor) -> list[Tensor]:
-        """dL/dweight for every weight, in the order of `params`, given dL/dQ (B, A)."""
+    def gradient(self, tape: Tape, d_q: Tensor) -> Tensor:
+        """dL/dweight in the order of `weights`, given dL/dQ (B, A); the next call writes over it."""
         x, units, seen = tape
         d_out = dueling_gradient(d_q) if self.dueling else d_q
         pictured = None if seen is None else slice(self._vector_dim, None)
@@ -98,8 +96,9 @@ class QNetwork:
         if self._crossing is not None:
             self.head.flat_gradient.masked_fill_(self._crossing, 0.0)
         if self.encoder is None or seen is None:
-            return [self.head.flat_gradient]
-        return [self.head.flat_gradient, *torch.autograd.grad(seen, list(self.encoder.parameters()), d_seen)]
+            return self.head.flat_gradient
+        others = torch.autograd.grad(seen, list(self.encoder.parameters()), d_seen)
+        return torch.cat([self.head.flat_gradient, *(g.flatten() for g in others)])
 
     def greedy(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """The best choices (N, 1) int64, with as few calls as there can be."""
@@ -152,4 +151,15 @@ class QNetwork:
 def count_weights(network: QNetwork) -> int:
     """How many weights there are to learn."""
     never = 0 if network._crossing is None else int(network._crossing.sum())
-    return sum(p.numel() for p in network.params) - never
+    return network.weights.numel() - never
+
+
+def _gathered(encoder: ConvEncoder, head: Perceptron) -> Tensor:
+    """The numbers of both in one tensor, of which their weights become views."""
+    params = list(encoder.parameters())
+    weights = torch.cat([head.flat, *(p.detach().flatten() for p in params)])
+    own, *others = weights.split([head.flat.numel(), *(p.numel() for p in params)])
+    for p, part in zip(params, others, strict=True):
+        p.data = part.view_as(p)
+    head.move_to(own)
+    return weights

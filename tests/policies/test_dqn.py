@@ -144,9 +144,10 @@ def test_a_network_is_differentiated_as_autograd_does(kind, dueling):
     d_q = normal(5, 3, seed=3)
     with torch.no_grad():
         q, tape = network.recorded(vector, image)
-        flat, *encoder = network.gradient(tape, d_q)
+        flat = network.gradient(tape, d_q)
         layers = [p for layer in network.head.layers for p in layer]
-        ours = [*(g.view_as(p) for g, p in zip(flat.split([p.numel() for p in layers]), layers, strict=True)), *encoder]
+        every = [*layers, *(network.encoder.parameters() if network.encoder else [])]
+        ours = [g.view_as(p) for g, p in zip(flat.split([p.numel() for p in every]), every, strict=True)]
         ours = [g.clone() for g in ours]
         torch.testing.assert_close(network.greedy(vector, image), q.argmax(1, keepdim=True))
         torch.testing.assert_close(network.values(vector, image), q)
@@ -192,8 +193,7 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
     learner = DQN(vector_spec(), config, 1, 0)
     batch = random_batch(learner.spec, 6)
     twin = [p.clone().requires_grad_() for layer in learner.network.head.layers for p in layer]
-    for p in learner.target.params:
-        p.mul_(1.1)  # so that it matters which network tells the target
+    learner.target.weights.mul_(1.1)  # so that it matters which network tells the target
 
     def q(params, x):
         for w, b in zip(params[:-2:2], params[1:-2:2], strict=True):
@@ -212,27 +212,45 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
+def test_the_gradient_is_scaled_down_to_its_bound():
+    bounded, free = (
+        DQN(vector_spec(), replace(SMALL, max_grad_norm=b, optimizer="rmsprop"), 1, 0) for b in (1e-3, None)
+    )
+    batch = random_batch(bounded.spec, 6)
+    bounded.update(batch), free.update(batch)
+    norm = bounded.moments[0][0].norm() / 0.05  # the first average is a twentieth of the gradient
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+    torch.testing.assert_close(bounded.moments[0][0] / bounded.moments[0][0].norm(),
+                               free.moments[0][0] / free.moments[0][0].norm())  # fmt: skip
+
+
+def test_a_loss_that_is_not_a_number_is_seen_in_the_metrics():
+    learner = DQN(vector_spec(), SMALL, 1, 0)
+    batch = random_batch(learner.spec, 6)
+    batch.reward[2] = math.nan
+    assert learner.update(batch)["critic/loss"].isnan()
+    assert learner.network.weights.isnan().any()
+
+
 def test_the_target_network_is_copied_every_so_many_updates():
     learner = DQN(vector_spec(), SMALL, 1, 0)
     same = []
     for i in range(7):
         learner.update(random_batch(learner.spec, 6, seed=i))
-        same.append(all(torch.equal(a, b) for a, b in zip(learner.network.params, learner.target.params, strict=True)))
+        same.append(torch.equal(learner.network.weights, learner.target.weights))
     assert same == [False, False, True, False, False, True, False]
 
 
 def test_with_tau_the_target_network_follows_slowly():
     learner = DQN(vector_spec(), replace(SMALL, tau=0.25), 1, 0)
-    before = [p.clone() for p in learner.target.params]
+    before = learner.target.weights.clone()
     learner.update(random_batch(learner.spec, 6))
-    for old, new, source in zip(before, learner.target.params, learner.network.params, strict=True):
-        torch.testing.assert_close(new, old + 0.25 * (source - old))
+    torch.testing.assert_close(learner.target.weights, before + 0.25 * (learner.network.weights - before))
 
 
 def test_algorithm_1_takes_its_targets_from_the_network_itself():
     learner = DQN(vector_spec(), replace(SMALL, target_network=False, loss="squared", double=False), 1, 0)
-    for p in learner.target.params:
-        p.fill_(math.nan)  # nobody reads it
+    learner.target.weights.fill_(math.nan)  # nobody reads it
     assert all(math.isfinite(v) for v in learner.update(random_batch(learner.spec, 6)).values())
 
 
