@@ -101,12 +101,13 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--config", metavar="FILE", help="take settings from a config.json, such as another run's")
     p.add_argument("--set", action="append", default=[], metavar="key=value", help="change one setting; repeatable")
 
-    p = add("eval", _eval, "score a policy on fresh episodes")
-    p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")
+    p = add("eval", _eval, "score a policy on fresh episodes, or several as the seeds of one training")
+    p.add_argument("policy", metavar="POLICY", nargs="+", help="a policy file, such as RUN/policy.safetensors")
     p.add_argument("--task", help="the task; by default the one it was trained on")
     p.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes (100)")
     p.add_argument("--seed", type=int, default=1000, metavar="S", help="seed of starts and dynamics (1000)")
     p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; by default as in training")
+    p.add_argument("--returns", action="store_true", help="with --json: the return of every episode too")
     p.add_argument("--video", metavar="OUT.mp4", help="film some episodes as well")
     p.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many (3)")
 
@@ -246,30 +247,60 @@ def _eval(options) -> dict[str, Any]:
     from .policies.evaluate import evaluate
     from .policies.policy import load_policy
     from .policies.progress import Progress
+    from .policies.statistics import aggregate
 
-    policy = load_policy(options.policy)
-    task = options.task or policy.provenance.get("task")
-    if not task:
-        raise UsageError(f"{options.policy} does not say what it was trained on; name it with --task")
-    trained = policy.provenance.get("randomize") if task == policy.provenance.get("task") else "default"
+    if options.video and len(options.policy) > 1:
+        raise UsageError("--video films one policy; leave out the others")
+    policies = [load_policy(path) for path in options.policy]
+    tasks = [options.task or policy.provenance.get("task") for policy in policies]
+    if not (task := tasks[0]):
+        raise UsageError(f"{options.policy[0]} does not say what it was trained on; name it with --task")
+    for path, other in zip(options.policy, tasks, strict=True):
+        if other != task:
+            raise UsageError(f"{path} was trained on {other}, {options.policy[0]} on {task}: one score needs one task; "
+                             f"name it with --task")  # fmt: skip
+    trained = policies[0].provenance.get("randomize") if task == policies[0].provenance.get("task") else "default"
     randomize = options.randomize or trained or "none"
     with Progress() as progress:
-        result = evaluate(policy, task, options.episodes, options.seed, randomize, progress.episodes(options.episodes))
-    _print_eval(result.to_json())
+        ended = progress.episodes(options.episodes * len(policies))
+        results = [evaluate(policy, task, options.episodes, options.seed, randomize, ended) for policy in policies]
+    scores = [result.to_json(options.returns) for result in results]
+    if len(policies) > 1:
+        together = aggregate([result.returns for result in results], options.seed).to_json()
+        for path, e in zip(options.policy, scores, strict=True):
+            print(f"{path}: {_return_line(e)}")
+        _print_aggregate(together, options.policy)
+        return {"policies": options.policy, "task": task, "evals": scores, "aggregate": together}
+    _print_eval(scores[0])
     video = None
     if options.video:
         from .policies.film import film
 
-        video = str(film(policy, task, options.video, options.video_episodes, options.seed, randomize))
+        video = str(film(policies[0], task, options.video, options.video_episodes, options.seed, randomize))
         print(f"video:        {video}")
-    return {"policy": options.policy, "task": task, "eval": result.to_json(), "video": video}
+    return {"policy": options.policy[0], "task": task, "eval": scores[0], "video": video}
+
+
+def _return_line(e: dict[str, Any]) -> str:
+    return f"{e['return_mean']:.2f} ± {e['return_std']:.2f} (worst {e['return_min']:.2f})"
 
 
 def _print_eval(e: dict[str, Any]) -> None:
     print(f"episodes:     {e['episodes']}")
-    print(f"return:       {e['return_mean']:.2f} ± {e['return_std']:.2f} (worst {e['return_min']:.2f})")
+    print(f"return:       {_return_line(e)}")
+    print(f"  mean        {e['return_mean']:.2f}, 95 % interval {e['return_low']:.2f} to {e['return_high']:.2f}")
+    print(f"  IQM         {e['return_iqm']:.2f}, 95 % interval {e['iqm_low']:.2f} to {e['iqm_high']:.2f}")
     if e["success_rate"] is not None:
-        print(f"success rate: {100 * e['success_rate']:.1f} %")
+        print(f"success rate: {100 * e['success_rate']:.1f} %, 95 % interval {100 * e['success_low']:.1f} "
+              f"to {100 * e['success_high']:.1f}")  # fmt: skip
+
+
+def _print_aggregate(a: dict[str, Any], names: list[str]) -> None:
+    print(f"together:     {a['runs']} runs of {a['episodes']} episodes")
+    print(f"  mean        {a['return_mean']:.2f}, 95 % interval {a['return_low']:.2f} to {a['return_high']:.2f}")
+    print(f"  IQM         {a['return_iqm']:.2f}, 95 % interval {a['iqm_low']:.2f} to {a['iqm_high']:.2f}")
+    print(f"  runs differ {a['runs_std']:.2f} (standard deviation of their means)")
+    print(f"  worst run   {a['worst_mean']:.2f}, {names[a['worst_run']]}")
 
 
 def _deploy(options) -> dict[str, Any]:

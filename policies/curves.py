@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-PANELS = (  # title, metrics drawn in it
-    ("return per episode", ("train/return", "eval/return")),
+PANELS = (  # title, metrics drawn in it: those that the run has
+    ("return in training", ("train/return",)),
+    ("evaluation, 95 % interval", ("eval/return", "eval/iqm")),
     ("success rate", ("train/success", "eval/success")),
     ("critic loss", ("critic/loss",)),
-    ("exploration", ("policy/log_std", "policy/entropy", "alpha")),
+    ("values", ("critic/q", "critic/value")),
+    ("exploration", ("policy/log_std", "policy/entropy", "alpha", "epsilon")),
+    ("divergence per iteration", ("policy/kl",)),
+    ("weight of the penalty on it", ("policy/penalty",)),
 )
+COLUMNS = 4
 
 
 def read_metrics(path: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -36,12 +41,19 @@ def draw_curves(metrics: Path, out: Path) -> None:
     panels = [(title, names) for title, names in panels if names]
     if not panels:
         return
-    figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+    rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, names) in zip(grid, panels, strict=False):
         for name in names:
             marker = "o" if name.startswith("eval/") else None
             axes.plot(*series[name], label=name, marker=marker, markersize=4, linewidth=1.6)
+        if "eval/return" in names and {"eval/low", "eval/high"} <= series.keys():
+            steps, low = series["eval/low"]
+            axes.fill_between(steps, low, series["eval/high"][1], alpha=0.2, linewidth=0)
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("environment steps")
         axes.grid(alpha=0.3)

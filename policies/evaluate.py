@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ..sim.make import make
 from ..sim.vec_env import VecEnv
 from ..spec import Spec
 from .learner import restart
+from .statistics import bootstrap_interval, iqm, mean, wilson_interval
 
 MOST_WORLDS = 256
 
@@ -31,19 +33,34 @@ class Acts(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a number of episodes gave; success_rate is None for a task that defines no success."""
+    """What a number of episodes gave; the success fields are None for a task that defines no success.
+
+    `low` and `high` are the ends of 95 % intervals, over episodes: of the mean and the interquartile mean (iqm) by
+    bootstrap, of the rate by Wilson. They say nothing about other seeds of training: `statistics.aggregate` does.
+    """
 
     episodes: int
     return_mean: float
+    return_low: float
+    return_high: float
+    return_iqm: float
+    iqm_low: float
+    iqm_high: float
     return_std: float
     return_min: float
     return_max: float
     length_mean: float
     success_rate: float | None
+    success_low: float | None
+    success_high: float | None
     seed: int
+    returns: tuple[float, ...] = ()  # of every episode
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self, returns: bool = False) -> dict[str, Any]:
+        """As plain data, with every episode's return where that is asked for."""
+        values = asdict(self)
+        every = values.pop("returns")
+        return {**values, "returns": list(every)} if returns else values
 
 
 def evaluate(
@@ -79,16 +96,34 @@ def evaluate(
                 successes.append(s[:wanted])
     finally:
         env.close()
-    r, n = torch.cat(returns), torch.cat(lengths)
+    success = torch.cat(successes).numpy(force=True) if successes else None
+    return _evaluation(torch.cat(returns).numpy(force=True), torch.cat(lengths).mean().item(), success, seed)
+
+
+def _evaluation(returns: np.ndarray, length_mean: float, success: np.ndarray | None, seed: int) -> Evaluation:
+    low, high = bootstrap_interval([returns], mean, seed)
+    iqm_low, iqm_high = bootstrap_interval([returns], iqm, seed)
+    rate = rate_low = rate_high = None
+    if success is not None:
+        rate = float(success.mean())
+        rate_low, rate_high = wilson_interval(int(success.sum()), len(success))
     return Evaluation(
-        episodes=episodes,
-        return_mean=r.mean().item(),
-        return_std=r.std(unbiased=False).item(),
-        return_min=r.min().item(),
-        return_max=r.max().item(),
-        length_mean=n.mean().item(),
-        success_rate=torch.cat(successes).double().mean().item() if successes else None,
+        episodes=len(returns),
+        return_mean=float(returns.mean()),
+        return_low=low,
+        return_high=high,
+        return_iqm=float(iqm(returns)),
+        iqm_low=iqm_low,
+        iqm_high=iqm_high,
+        return_std=float(returns.std()),
+        return_min=float(returns.min()),
+        return_max=float(returns.max()),
+        length_mean=length_mean,
+        success_rate=rate,
+        success_low=rate_low,
+        success_high=rate_high,
         seed=seed,
+        returns=tuple(returns.tolist()),
     )
 
 
@@ -98,13 +133,13 @@ def run_round(
     """Returns (N,), lengths (N,) and successes (N,) or None of the first episode of every world."""
     obs, initial = env.reset(seed), policy.initial_state(env.num_envs)
     state = initial
-    running = torch.ones(env.num_envs, dtype=torch.bool)
-    returns = torch.zeros(env.num_envs, dtype=torch.float64)
-    lengths = torch.zeros(env.num_envs, dtype=torch.float64)
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+    lengths = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
     success: Tensor | None = None
     while running.any():
-        chunk, state = policy.act(obs, state)
-        step = env.step(chunk[:, 0])
+        chunk, state = policy.act(_on_cpu(obs), state)
+        step = env.step(chunk[:, 0].to(env.device))
         counts = running if step.mask is None else running & step.mask
         returns += torch.where(counts, step.reward.double(), 0.0)
         lengths += counts
@@ -113,10 +148,15 @@ def run_round(
             success = torch.zeros_like(running) if success is None else success
             success |= ended & step.success
         running = running & ~ended
-        obs, state = step.obs, restart(state, step.ended, initial)
+        obs, state = step.obs, restart(state, step.ended.cpu(), initial)
         if progress is not None and ended.any():
             progress(int(ended.sum()))
     return returns, lengths, success
+
+
+def _on_cpu(obs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Where policies are, whatever device simulates."""
+    return {group: values.cpu() for group, values in obs.items()}
 
 
 def require_same_spec(policy: Spec, task: Spec, name: str) -> None:

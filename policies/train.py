@@ -219,7 +219,10 @@ class _Run:
             policy, self.task, self.run.eval_episodes, self.run.seed, self.randomization or "none",
             threads=self.run.threads,
         )  # fmt: skip
-        values = {"eval/return": self.last.return_mean, "eval/length": self.last.length_mean}
+        values = {
+            "eval/return": self.last.return_mean, "eval/low": self.last.return_low, "eval/high": self.last.return_high,
+            "eval/iqm": self.last.return_iqm, "eval/length": self.last.length_mean,
+        }  # fmt: skip
         if self.last.success_rate is not None:
             values["eval/success"] = self.last.success_rate
         self.folder.write_metrics(self.steps, {"seconds": self.seconds, **values})
