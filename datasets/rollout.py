@@ -7,6 +7,7 @@ step t + 1, except where an episode ended, whose true last observation is kept a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ class Rollout:
         self._t = 0
         self._obs: dict[str, Tensor] = {}  # group -> (N, T + 1, ...); column T holds the last successors
         self._columns: dict[str, Tensor] = {}  # reward, action, extras/log_prob, ... -> (N, T, ...)
-        self._ends: list[tuple[int, Tensor, dict[str, Tensor]]] = []  # step, worlds, group -> true successors
+        self._cells: list[tuple[Tensor, ...]] = []  # the same, and the observations, a step at a time: T x (N, ...)
+        self._mask: Tensor | None = None  # (N, T), where any step had one
+        self._ends: dict[int, Mapping[str, Tensor]] = {}  # step -> true successors, where an episode ended
 
     @property
     def num_rows(self) -> int:
@@ -42,25 +45,25 @@ class Rollout:
         if self._t == self._steps:
             raise UsageError(f"this rollout holds {self._steps} steps and is full; sample it before adding more")
         row = {"action": action, "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated}
-        if step.mask is not None:
-            row["mask"] = step.mask
         row.update({f"extras/{name}": value for name, value in extras.items()})
         if self._t == 0:
             self._columns = {name: self._empty(value, self._steps) for name, value in row.items()}
             self._obs = {group: self._empty(obs[group], self._steps + 1) for group in self._groups}
-        for name, column in self._columns.items():
-            column[:, self._t] = row[name]
-        for group, storage in self._obs.items():
-            storage[:, self._t] = obs[group]
+            self._cells = [x.unbind(1) for x in (*self._columns.values(), *self._obs.values())]
+        cells = [cell[self._t] for cell in self._cells]
+        values = [*(row[name] for name in self._columns), *(obs[group] for group in self._groups)]
+        torch._foreach_copy_(cells, values)  # pyright: ignore[reportPrivateImportUsage]
+        done = step.done
+        if not done.is_cpu or done.any():  # elsewhere the host would have to wait for the answer
+            self._ends[self._t] = step.next_obs
+        if step.mask is not None:  # worlds may say so only when it matters
+            if self._mask is None:
+                self._mask = torch.ones(self._num_envs, self._steps, dtype=torch.bool, device=self._device)
+            self._mask[:, self._t] = step.mask
         self._t += 1
         if self._t == self._steps:
             for group, storage in self._obs.items():
                 storage[:, self._t] = step.next_obs[group]
-            return
-        worlds = step.done.nonzero().squeeze(-1)
-        if len(worlds) > 0:
-            ends = {group: step.next_obs[group][worlds].to(self._device) for group in self._groups}
-            self._ends.append((self._t - 1, worlds.to(self._device), ends))
 
     def sample(self, request: Sample, rng: np.random.Generator) -> Batch:
         """The whole rollout in order, leading (N, T), with true successors; the rollout is empty afterwards."""
@@ -70,13 +73,16 @@ class Rollout:
         if self._t < self._steps:
             raise UsageError(f"this rollout holds {self._t} of {self._steps} steps; collect the rest before sampling")
         next_obs = {group: storage[:, 1:].clone() for group, storage in self._obs.items()}
-        for t, worlds, ends in self._ends:
-            for group, successors in ends.items():
-                next_obs[group][worlds, t] = successors
+        ended = (self._columns["terminated"] | self._columns["truncated"])[:, :-1].T.nonzero().tolist()
+        for t, worlds in groupby(ended, key=lambda pair: pair[0]):
+            rows = [world for _, world in worlds]
+            for group in self._groups:
+                next_obs[group][rows, t] = self._ends[t][group][rows].to(self._device)
         columns = {name: column for name, column in self._columns.items() if not name.startswith("extras/")}
         batch = Batch(
             obs={group: storage[:, :-1] for group, storage in self._obs.items()},
             next_obs=next_obs,
+            mask=self._mask,
             extras={n.removeprefix("extras/"): c for n, c in self._columns.items() if n.startswith("extras/")},
             **columns,
         )

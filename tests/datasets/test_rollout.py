@@ -58,6 +58,20 @@ def test_rows_that_are_no_transition_come_back_in_the_mask():
     assert torch.equal(rollout.sample(WHOLE, RNG).mask, mask)
 
 
+def test_a_mask_that_comes_in_the_middle_is_kept():
+    rollout = Rollout(SPEC, N, T)
+    mask = torch.ones(N, T, dtype=torch.bool)
+    mask[0, 2] = False
+    for t in range(T):
+        said = mask[:, t] if t == 2 else None
+        x = torch.zeros(N, 2)
+        no = torch.zeros(N, dtype=torch.bool)
+        rollout.add(
+            {"state": x}, torch.zeros(N, 1), {}, Step({"state": x}, {"state": x}, no.float(), no, no, None, said)
+        )
+    assert torch.equal(rollout.sample(WHOLE, RNG).mask, mask)
+
+
 def test_a_batch_stays_as_it_was_while_the_next_rollout_is_collected():
     rollout = Rollout(SPEC, N, T)
     fill(rollout, ends=((0, 1),))
@@ -73,8 +87,8 @@ def test_a_batch_stays_as_it_was_while_the_next_rollout_is_collected():
 def test_each_observation_is_held_once():
     rollout = Rollout(SPEC, N, T)
     fill(rollout, ends=((0, 1), (2, 3)))
-    held = sum(x.numel() for x in rollout._obs.values()) + sum(e["state"].numel() for _, _, e in rollout._ends)
-    assert held == (N * (T + 1) + 2) * 2  # every observation, the last successors, and one per episode end
+    assert sum(x.numel() for x in rollout._obs.values()) == N * (T + 1) * 2  # every one, and the last successors
+    assert len(rollout._ends) == 2  # beside them only what a step with an end gave
 
 
 def test_requests_that_a_rollout_cannot_serve_are_refused():
