@@ -79,7 +79,7 @@ def train(
     device = choose_device(chosen.run.device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_torch_threads(chosen.run.torch_threads))
-        env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads)
+        env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True)
         stack.callback(env.close)
         learner = chosen.learner(
             env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps

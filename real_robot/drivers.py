@@ -6,8 +6,8 @@ A driver's module is imported when its address is opened, so nobody needs anothe
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import parse_qsl
 
+from ..address import split_options
 from ..errors import UsageError, unknown_name
 from ..robots import RobotSpec, robot_spec
 from .driver import Driver
@@ -28,20 +28,13 @@ def split_address(address: str) -> tuple[str, str, dict[str, str]]:
     Raises:
         UsageError: no such family, or not of the form.
     """
-    head, _, query = address.partition("?")
+    head, options = split_options(address)
     family, colon, device = head.partition(":")
     if not (colon and device):
         raise UsageError(f"a robot address looks like twin:fr3?latency=0.04, not {address!r}")
     if family not in FAMILIES:
         raise unknown_name("robot family", family, FAMILIES)
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
-        raise UsageError(f"the options in {address!r} should read name=value&name=value") from None
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"option {twice[0]!r} stands twice in {address!r}")
-    return family, device, dict(pairs)
+    return family, device, options
 
 
 def address_robot(address: str) -> RobotSpec:

@@ -21,9 +21,10 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.util
+import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -33,6 +34,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ..action import control_value
+from ..address import split_options
 from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
@@ -40,9 +42,12 @@ from ..spec import ActionTerm, Spec
 from .gymnasium_spaces import Groups, short
 from .worlds import SUCCESS, Worlds
 
+if TYPE_CHECKING:
+    from .atari import AtariEnv
+
 # Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
 PACKAGES = {
-    "ALE/": ("ale-py", "ale_py"),
+    "ALE/": ("poise[atari]", "ale_py"),
     "dm_control/": ("shimmy[dm-control]", "shimmy"),
     "MiniGrid-": ("minigrid", "minigrid"),
     **dict.fromkeys(("Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze"),
@@ -56,9 +61,11 @@ OWN = {
 }
 
 
-def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None) -> GymVecEnv:
+def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None,
+             training: bool = False) -> GymVecEnv | AtariEnv:  # fmt: skip
     """N worlds of a registered Gymnasium environment; `reset(seed)` starts them.
 
+    An id may have options, `FrozenLake-v1?is_slippery=false`: arguments of the environment, or sim/atari.py's.
     `render_mode="rgb_array"` lets `render` draw them.
 
     Raises:
@@ -66,17 +73,24 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
     """
     if num_envs < 1:
         raise UsageError(f"gym:{id}: num_envs must be at least 1, not {num_envs}")
-    _register(id)
-    options: dict[str, Any] = (
-        {"render_mode": render_mode} if render_mode else {}
-    )  # not every environment takes the argument
+    plain, options = split_options(id)
+    _register(plain)
+    if plain.startswith("ALE/") and plain in gymnasium.registry:
+        return _atari(id, num_envs, options, seed, training)
+    arguments = {name: _argument(text) for name, text in options.items()}
+    if render_mode:  # not every environment takes the argument
+        arguments["render_mode"] = render_mode
     try:
         # GymVecEnv checks every action itself
-        worlds = Worlds([lambda: gymnasium.make(id, disable_env_checker=True, **options)] * num_envs)
+        worlds = Worlds([lambda: gymnasium.make(plain, disable_env_checker=True, **arguments)] * num_envs)
     except gymnasium.error.UnregisteredEnv as error:
-        raise _unknown_id(id, error) from None
+        raise _unknown_id(plain, error) from None
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f"gym:{id} cannot be made: {error}") from None
+    except TypeError as error:
+        if not options:
+            raise
+        raise UsageError(f"gym:{id} cannot be made with these options: {error}") from None
     env = worlds.envs[0]
     limit = env.spec.max_episode_steps if env.spec else None
     try:
@@ -84,6 +98,24 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
     except UsageError:
         worlds.close()
         raise
+
+
+def _atari(id: str, num_envs: int, options: Mapping[str, str], seed: int, training: bool) -> AtariEnv:
+    """An Atari game as agents are shown it."""
+    try:
+        from .atari import AtariEnv, AtariOptions
+    except ImportError as error:
+        raise UsageError(f"gym:{id} needs {error.name}: pip install 'poise[atari]'") from None
+    game = gymnasium.registry[split_options(id)[0]].kwargs["game"]
+    return AtariEnv(f"gym:{id}", game, num_envs, AtariOptions.parse(options), seed, training)
+
+
+def _argument(text: str) -> Any:
+    """A value as JSON has it, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 class GymVecEnv:
@@ -488,8 +520,8 @@ def _register(id: str) -> None:
 
 def _unknown_id(id: str, error: Exception) -> UsageError:
     near = difflib.get_close_matches(id, gymnasium.registry, n=3, cutoff=0.7)
-    package = next((p for prefix, (p, _) in PACKAGES.items() if id.startswith(prefix)), None)
-    if package:
+    package, module = next((p for prefix, p in PACKAGES.items() if id.startswith(prefix)), ("", ""))
+    if package and not importlib.util.find_spec(module):
         hint = f"such ids come with the package {package}: pip install {package!r}"
     elif near:
         hint = f"did you mean {' or '.join(near)}?"

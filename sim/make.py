@@ -2,6 +2,7 @@
 
     reach/fr3               a native task, TASK/ROBOT
     gym:HalfCheetah-v5      any Gymnasium id, through sim/gymnasium_adapter.py
+    gym:ALE/Pong-v5?…       an Atari game, with the options of sim/atari.py
     py:module:attribute     a task of your own: the attribute, called, returns a Task
 
 Importing this file loads neither torch nor mujoco.
@@ -44,12 +45,14 @@ TASKS: dict[str, Callable[[], Task]] = {
 Randomize = str | os.PathLike[str] | Mapping[str, Any] | Randomization
 
 
-def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "none", threads: int = 0) -> VecEnv:
+def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "none", threads: int = 0,
+         training: bool = False) -> VecEnv:  # fmt: skip
     """N worlds of a task; call reset(seed) on them before the first step.
 
     randomize: "none", "default" (the task's own, where it has one), the path of a JSON file, its data, or a
         Randomization.
     threads: for native tasks; 0 takes every core this process may use.
+    training: whether worlds are for learning from, not for scoring: what a task's name asks of training then holds.
 
     Raises:
         UsageError: an unknown task, with the nearest names; a randomization that does not fit the task.
@@ -59,7 +62,7 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
             raise UsageError(f"{task} cannot be randomized: its dynamics belong to Gymnasium; use randomize='none'")
         from .gymnasium_adapter import make_gym
 
-        return make_gym(task.removeprefix("gym:"), num_envs, seed)
+        return make_gym(task.removeprefix("gym:"), num_envs, seed, training=training)
     from .task_env import TaskEnv
 
     made = load_task(task)

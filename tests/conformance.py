@@ -50,7 +50,8 @@ def check_vec_env(make_env: Callable[[int], VecEnv], longest: int = 300) -> None
     assert _same(_all(run), _all(again)), "the same env under the same seed gave another trajectory"
     fresh = make_env(3)
     assert _same(_all(run), _all(_play(fresh, 7, actions))), "a fresh env under the same seed gave another trajectory"
-    assert not _same(run.first, _play(fresh, 8, actions[:1]).first), "another seed gave the same first observations"
+    other = _play(fresh, 8, actions)  # its first observations alone may be the same: some games open like that
+    assert not _same(_all(run), _all(other)), "another seed gave the same trajectory"
     assert _same([_plain(s) for s in run.steps], run.kept), "a tensor handed out was overwritten by a later step"
     fresh.close()
 

@@ -136,7 +136,44 @@ def ppo_pair(bar: float) -> Pair:
                 sb3_side("PPO", "HalfCheetah-v5", 2048, {}), "stable-baselines3 PPO", bar, 2048)  # fmt: skip
 
 
-PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33))
+def atari_side(raw: bool, worlds: int = 8) -> Callable[[], Side]:
+    """Worlds of Pong under random actions, no learner: ale-py's AtariVectorEnv by itself, or through the adapter."""
+
+    def make_side() -> Side:
+        try:
+            from ale_py.vector_env import AtariVectorEnv
+        except ImportError:
+            raise UsageError("this plays Atari games: pip install 'poise[atari]'") from None
+        choices = np.random.default_rng(0).integers(0, 6, (1024, worlds))
+        actions = torch.from_numpy(choices)[:, :, None]
+        if raw:
+            env = AtariVectorEnv("pong", worlds, num_threads=1, stack_num=1, reward_clipping=False,
+                                 use_fire_reset=False)  # fmt: skip
+        else:
+            env = make("gym:ALE/Pong-v5", worlds, threads=1)
+        env.reset(seed=0)
+        made = 0
+
+        def run(count: int) -> float:
+            nonlocal made
+            start = time.process_time()
+            for _ in range(count // worlds):
+                env.step(choices[made % 1024] if raw else actions[made % 1024])
+                made += 1
+            return 1000.0 * (time.process_time() - start) / count
+
+        return run
+
+    return make_side
+
+
+def atari_pair(share: float) -> Pair:
+    """Agent steps per second through the adapter should be at least this share of the raw ones."""
+    return Pair("atari Pong-v5, agent steps", atari_side(raw=False), atari_side(raw=True), "ale-py AtariVectorEnv",
+                round(1.0 / share, 2), 2048)  # fmt: skip
+
+
+PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33), atari_pair(0.9))
 
 
 def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:

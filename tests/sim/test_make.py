@@ -60,3 +60,24 @@ def test_a_task_of_your_own_is_made_from_a_module_outside(tmp_path, monkeypatch)
 def test_an_unknown_task_is_one_clear_message(name, message):
     with pytest.raises(UsageError, match=message):
         make(name)
+
+
+def test_options_after_a_gymnasium_id_are_its_arguments():
+    slippery, dry = (make(f"gym:FrozenLake-v1?is_slippery={word}&map_name=4x4", 1) for word in ("true", "false"))
+    ends = {}
+    for name, env in (("slippery", slippery), ("dry", dry)):
+        places = set()
+        for seed in range(20):
+            env.reset(seed)
+            places.add(int(env.step(torch.tensor([[1]])).next_obs["state"].argmax()))
+        ends[name] = places
+    assert ends["dry"] == {4} and ends["slippery"] == {0, 1, 4}
+    with pytest.raises(UsageError, match=r"FrozenLake-v1.*cannot be made with these options.*sliperry"):
+        make("gym:FrozenLake-v1?sliperry=1")
+    with pytest.raises(UsageError, match="stands twice"):
+        make("gym:FrozenLake-v1?is_slippery=1&is_slippery=0")
+
+
+def test_an_unknown_name_of_poise_s_own_environments_lists_its_neighbour():
+    with pytest.raises(UsageError, match=r"did you mean poise/Catch-v0"):
+        make("gym:poise/Cach-v0")
