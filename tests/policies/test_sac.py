@@ -116,7 +116,7 @@ def test_soft_value_iteration_meets_the_closed_form_on_three_states(alpha, disco
 
 
 def test_two_states_meet_the_logsumexp_fixed_point_and_adding_the_own_entropy_shifts_it():
-    """LECTURE.md, erratum E21: the entropy of step t is no part of Q(s_t, a_t)."""
+    """docs/lecture.md, E21: the entropy of step t is no part of Q(s_t, a_t)."""
     alpha, discount = 0.7, 0.9
     reward = torch.tensor([[1.0, 0.0], [0.2, 0.6]], dtype=torch.float64)
     successor, ends = torch.tensor([[1, 1], [1, 1]]), torch.zeros(2, 2, dtype=torch.bool)
