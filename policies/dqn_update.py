@@ -38,14 +38,14 @@ def q_loss(
     q: Tensor, action: Tensor, target: Tensor, weight: Tensor | None = None, huber: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L, dL/dQ (B, A) and the errors y - Q(s, a) (B,), for Q(s, .) (B, A), action (B, 1) int64, target (B,)."""
-    error = target - q.gather(1, action)[:, 0]
+    error = target - q.gather(1, action).squeeze(1)
     bounded = error.clamp(-1.0, 1.0) if huber else error
     slope = bounded if weight is None else bounded * weight
     # Huber's loss is b (e - b / 2) for the bounded error b: one formula on both sides of the corner
     value = torch.dot(slope, torch.sub(error, bounded, alpha=0.5) if huber else error)
-    rows = 1.0 / len(q)
+    rows = 1.0 / q.shape[0]
     d_chosen = slope * (-rows if huber else -2.0 * rows)
-    return value * rows, torch.zeros_like(q).scatter_(1, action, d_chosen[:, None]), error
+    return value * rows, torch.zeros_like(q).scatter_(1, action, d_chosen.unsqueeze(1)), error
 
 
 def priorities(error: Tensor) -> Tensor:

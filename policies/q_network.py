@@ -31,7 +31,7 @@ from ..history import stacked_shape
 from ..spec import Spec
 from .dqn_update import dueling, dueling_gradient
 from .networks import ConvEncoder, initialize_
-from .perceptron import Layers, Perceptron
+from .perceptron import Layers, Perceptron, SmallPerceptron, in_numpy, perceptron
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride (Mnih et al. 2015)
 NATURE_2013 = ((16, 8, 4), (32, 4, 2))  # (Mnih et al. 2013)
@@ -65,12 +65,13 @@ class QNetwork:
         sizes = [inputs, *self.hidden, self.choices]
         if dueling:
             sizes[-2:] = [2 * self.hidden[-1], self.choices + 1]
-        self.head = Perceptron(sizes, generator, device, rows)
+        self.head = perceptron(sizes, generator, device, rows)
         self.weights = self.head.flat
         if self.encoder is not None:
             self.weights = _gathered(self.encoder, self.head)
         self._crossing = self._part_streams() if dueling else None
-        self._acting = self._layers()
+        self._layers = self._acting_layers()
+        self._acting = in_numpy(self._layers) if isinstance(self.head, SmallPerceptron) else self._layers
 
     def values(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
         """Q (B, A) for vectors (B, I), pictures (B, height, width, channels), or both."""
@@ -101,16 +102,13 @@ class QNetwork:
         return torch.cat([self.head.flat_gradient, *(g.flatten() for g in others)])
 
     def greedy(self, vector: Tensor | None, image: Tensor | None) -> Tensor:
-        """The best choices (N, 1) int64, with as few calls as there can be."""
+        """The best choices (N, 1) int64."""
         x = vector
         if self.encoder is not None:
             seen = self.encoder(image)
             x = seen if vector is None else torch.cat([vector, seen], 1)
         assert x is not None
-        *hidden, (weight, bias) = self._acting
-        for w, b in hidden:
-            x = torch.addmm(b, x, w).relu_()
-        return torch.addmm(bias, x, weight).argmax(1, keepdim=True)
+        return self.head.largest(x, self._acting)
 
     def document(self) -> dict[str, Any]:
         """The network of a policy file (network_document.py), without a normalizer."""
@@ -123,8 +121,8 @@ class QNetwork:
 
     def tensors(self) -> Mapping[str, Tensor]:
         """The weights under the names of the policy file."""
-        tensors = {f"actor.{i}.weight": w.T for i, (w, _) in enumerate(self._acting)}
-        tensors |= {f"actor.{i}.bias": b for i, (_, b) in enumerate(self._acting)}
+        tensors = {f"actor.{i}.weight": w.T for i, (w, _) in enumerate(self._layers)}
+        tensors |= {f"actor.{i}.bias": b for i, (_, b) in enumerate(self._layers)}
         return {**tensors, **(self.encoder.tensors() if self.encoder else {})}
 
     def _part_streams(self) -> Tensor:
@@ -139,7 +137,7 @@ class QNetwork:
         self.head.flat.masked_fill_(crossing, 0.0)
         return crossing
 
-    def _layers(self) -> Layers:
+    def _acting_layers(self) -> Layers:
         """What acting needs: views, which follow the learning."""
         if not self.dueling:
             return self.head.layers

@@ -9,6 +9,7 @@ import torch
 
 from poise.batch import Batch, Step
 from poise.errors import UsageError
+from poise.policies import perceptron
 from poise.policies.dqn import DQN, DQNConfig, nature, nature_2013
 from poise.policies.dqn_update import (
     centred_rmsprop_,
@@ -131,17 +132,23 @@ def test_the_recipes_have_the_networks_of_the_papers():
 
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("kind", ["vector", "camera", "both"])
-def test_a_network_is_differentiated_as_autograd_does(kind, dueling):
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("rows", [5, 9])
+def test_a_network_is_differentiated_as_autograd_does(kind, dueling, small, rows, monkeypatch):
+    monkeypatch.setattr(perceptron, "SMALL_LAYER", 2**13 if small else 0)
     spec = camera_spec(3, size=12, history=2)
     if kind != "camera":
         spec = replace(vector_spec(), observations={**vector_spec().observations,
                                                     **(spec.observations if kind == "both" else {})})  # fmt: skip
     conv = ((4, 4, 2), (5, 2, 1))
-    network = QNetwork(spec, (7, 6), conv, dueling, torch.Generator().manual_seed(1), CPU, 5)
-    vector = None if kind == "camera" else normal(5, 4)
+    network = QNetwork(spec, (7, 6), conv, dueling, torch.Generator().manual_seed(1), CPU, 9)
+    assert isinstance(network.head, perceptron.SmallPerceptron) == small
+    vector = None if kind == "camera" else normal(rows, 4)
     generator = torch.Generator().manual_seed(2)
-    image = None if kind == "vector" else torch.randint(0, 256, (5, 12, 12, 2), generator=generator, dtype=torch.uint8)
-    d_q = normal(5, 3, seed=3)
+    image = (
+        None if kind == "vector" else torch.randint(0, 256, (rows, 12, 12, 2), generator=generator, dtype=torch.uint8)
+    )
+    d_q = normal(rows, 3, seed=3)
     with torch.no_grad():
         q, tape = network.recorded(vector, image)
         flat = network.gradient(tape, d_q)
