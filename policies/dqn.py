@@ -194,7 +194,6 @@ class DQN:
         return initial_history(self._seen, n, lambda shape, dtype: torch.zeros(shape, dtype=dtypes[dtype],
                                                                                device=self.device))  # fmt: skip
 
-    @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
         """An epsilon-greedy choice (N, 1) int64 on the device of `obs`.
 

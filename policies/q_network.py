@@ -105,7 +105,8 @@ class QNetwork:
         """The best choices (N, 1) int64."""
         x = vector
         if self.encoder is not None:
-            seen = self.encoder(image)
+            with torch.no_grad():
+                seen = self.encoder(image)
             x = seen if vector is None else torch.cat([vector, seen], 1)
         assert x is not None
         return self.head.largest(x, self._acting)

@@ -136,6 +136,21 @@ def ppo_pair(bar: float) -> Pair:
                 sb3_side("PPO", "HalfCheetah-v5", 2048, {}), "stable-baselines3 PPO", bar, 2048)  # fmt: skip
 
 
+# the defaults of Stable-Baselines3's DQN, but for learning that begins after the warm-up on both sides
+DQN_SETTINGS = {
+    "hidden": (64, 64), "learning_rate": 1e-4, "batch_size": 32, "capacity": 1_000_000, "learning_starts": 1000,
+    "collect_steps": 1, "updates": 1, "target_every": 10_000, "max_grad_norm": 10.0, "loss": "huber", "double": False,
+    "discount": 0.99, "epsilon_end": 0.05, "epsilon_steps": 0,
+}  # fmt: skip
+
+
+def dqn_pair(bar: float) -> Pair:
+    """One update with every step."""
+    theirs = {"learning_starts": 1000, "train_freq": 1, "gradient_steps": 1}
+    return Pair("dqn CartPole-v1", poise_side("dqn", "gym:CartPole-v1", 1001, DQN_SETTINGS),
+                sb3_side("DQN", "CartPole-v1", 1001, theirs), "stable-baselines3 DQN", bar, 500)  # fmt: skip
+
+
 def atari_side(raw: bool, worlds: int = 8) -> Callable[[], Side]:
     """Worlds of Pong under random actions, no learner: ale-py's AtariVectorEnv by itself, or through the adapter."""
 
@@ -173,7 +188,7 @@ def atari_pair(share: float) -> Pair:
                 round(1.0 / share, 2), 2048)  # fmt: skip
 
 
-PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33), atari_pair(0.9))
+PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33), dqn_pair(0.3), atari_pair(0.9))
 
 
 def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:
