@@ -213,17 +213,37 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
 TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
-    # Raffin's RL Zoo has these settings, without double
     ("dqn", "gym:CartPole-v1"): {
         "steps": 50_000,
-        "learning_rate": 2.3e-3,
+        "hidden": (128, 128),
+        "learning_rate": 1e-3,
         "batch_size": 64,
-        "capacity": 100_000,
-        "collect_steps": 256,
-        "updates": 128,
-        "target_every": 128,
-        "epsilon_fraction": 0.16,
-        "epsilon_end": 0.04,
+        "capacity": 50_000,
+        "collect_steps": 2,
+        "n_step": 3,
+        "tau": 0.01,
+    },
+    ("dqn", "gym:LunarLander-v3"): {
+        "num_envs": 4,
+        "steps": 150_000,
+        "hidden": (128, 128),
+        "capacity": 150_000,
+        "updates": 2,
+        "n_step": 3,
+        "tau": 0.005,
+        "epsilon_fraction": 0.25,
+        "epsilon_end": 0.02,
+        "evaluations": 15,
+    },
+    ("dqn/nature", "gym:poise/Catch-v0"): {
+        "steps": 40_000,
+        "optimizer": "adam",
+        "capacity": 40_000,
+        "learning_starts": 1_000,
+        "target_every": 250,
+        "epsilon_steps": 8_000,
+        "epsilon_end": 0.05,
+        "eval_episodes": 50,
     },
     ("ppo", "reach/fr3"): {
         "num_envs": 256,
