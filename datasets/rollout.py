@@ -1,13 +1,13 @@
 """Rollout: the last T steps of N worlds, for learners that use experience once and throw it away.
 
 Legend: N worlds, T time, A action. Each observation is held once: the successor of step t is the observation of
-step t + 1, except where an episode ended, whose true last observation is kept aside.
+step t + 1, except where an episode ended, whose true last observation is kept aside. Of worlds on a GPU all successors
+are held, since the host would have to wait for where an episode ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Rollout:
         self._obs: dict[str, Tensor] = {}  # group -> (N, T + 1, ...); column T holds the last successors
         self._columns: dict[str, Tensor] = {}  # reward, action, extras/log_prob, ... -> (N, T, ...)
         self._cells: list[tuple[Tensor, ...]] = []  # the same, and the observations, a step at a time: T x (N, ...)
+        self._next_obs: dict[str, Tensor] = {}  # group -> (N, T, ...), of worlds on a device
         self._mask: Tensor | None = None  # (N, T), where any step had one
         self._ends: dict[int, Mapping[str, Tensor]] = {}  # step -> true successors, where an episode ended
 
@@ -54,7 +55,12 @@ class Rollout:
         values = [*(row[name] for name in self._columns), *(obs[group] for group in self._groups)]
         torch._foreach_copy_(cells, values)  # pyright: ignore[reportPrivateImportUsage]
         done = step.done
-        if not done.is_cpu or done.any():  # elsewhere the host would have to wait for the answer
+        if not done.is_cpu:  # the host would have to wait for whether any is
+            if self._t == 0:
+                self._next_obs = {group: self._empty(step.next_obs[group], self._steps) for group in self._groups}
+            for group, storage in self._next_obs.items():
+                storage[:, self._t] = step.next_obs[group]
+        elif done.any():
             self._ends[self._t] = step.next_obs
         if step.mask is not None:  # worlds may say so only when it matters
             if self._mask is None:
@@ -72,12 +78,7 @@ class Rollout:
                              f"asked for {request}. A replay buffer serves other requests")  # fmt: skip
         if self._t < self._steps:
             raise UsageError(f"this rollout holds {self._t} of {self._steps} steps; collect the rest before sampling")
-        next_obs = {group: storage[:, 1:].clone() for group, storage in self._obs.items()}
-        ended = (self._columns["terminated"] | self._columns["truncated"])[:, :-1].T.nonzero().tolist()
-        for t, worlds in groupby(ended, key=lambda pair: pair[0]):
-            rows = [world for _, world in worlds]
-            for group in self._groups:
-                next_obs[group][rows, t] = self._ends[t][group][rows].to(self._device)
+        next_obs = self._next_obs or self._true_successors()
         columns = {name: column for name, column in self._columns.items() if not name.startswith("extras/")}
         batch = Batch(
             obs={group: storage[:, :-1] for group, storage in self._obs.items()},
@@ -88,6 +89,16 @@ class Rollout:
         )
         self._clear()
         return batch
+
+    def _true_successors(self) -> dict[str, Tensor]:
+        """group -> (N, T, ...): what came next, and what an episode ended with where one did."""
+        next_obs = {group: storage[:, 1:].clone() for group, storage in self._obs.items()}
+        done = self._columns["terminated"] | self._columns["truncated"]
+        for t, ends in self._ends.items():
+            rows = done[:, t].nonzero().squeeze(1)
+            for group in self._groups:
+                next_obs[group][rows, t] = ends[group][rows.to(ends[group].device)].to(self._device)
+        return next_obs
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Nothing to write: a run is saved between iterations, when its rollout is empty."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adam import adam_
+from .cuda_graph import Function, captured
 from .networks import initialize_, linear_layers, mlp
 from .ppo_losses import (
     Categorical,
@@ -88,6 +89,7 @@ class Perceptrons:
         self._gradients: Params = [x.view(s) for x, s in zip(gradients, sizes, strict=True)]
         self._layers = [(w[ACTOR], b[ACTOR]) for w, b in zip(self.params[::2], self.params[1::2], strict=True)]
         self._layers[0] = self._layers[0][0][:actor_inputs], self._layers[0][1]  # the rest belongs to the critic
+        self._graphs: dict[int, Function] = {}  # by the rows of a minibatch
         self._work: dict[int, tuple[Workspace, Tensor, Tensor, Tensor, Tensor]] = {}
 
         self.part = torch.zeros(2, sum(lengths), device=device)  # (2, P) which network a parameter belongs to
@@ -183,8 +185,18 @@ class Perceptrons:
 
     def step(self, part: Data, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
         """One gradient step on B rows, in place; its METRICS (4,) as they were before it."""
-        x, rows, weight = part
-        work, d_out, d_actor, d_value, _ = self.workspace(x.shape[-2])
+        if first or not self.flat.is_cuda:
+            return self._step(part.x, part.rows, old_log_std, rule, rates, first)
+        size = part.x.shape[-2]
+        if size not in self._graphs:  # on a GPU every other step is one graph
+            self._graphs[size] = captured(
+                lambda x, log_std, *rows: {"metrics": self._step(x, Rows(*rows), log_std, rule, rates, False)},
+                self.flat.device,
+            )
+        return self._graphs[size](part.x, old_log_std, *part.rows)["metrics"]
+
+    def _step(self, x: Tensor, rows: Rows, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
+        work, d_out, d_actor, d_value, weight = self.workspace(x.shape[-2])
         out, hidden = forward(self.params, x, work, self.activation)  # (2, B, A)
         new, old = self.distribution(out[ACTOR], self.log_std), self.distribution(rows.old, old_log_std)
         actor = policy_loss(new, old, rows, weight, rule, rates.penalty)
@@ -217,6 +229,7 @@ class Perceptrons:
         if rows not in self._work:
             if len(self._work) == KEPT_SIZES:
                 self._work.clear()
+                self._graphs.clear()  # they hold on to those buffers
             work = Workspace.kept(self.params, rows, rows)
             work.gradient[:] = self._gradients
             d_out = self.flat.new_zeros(2, rows, self.params[-1].shape[-1])

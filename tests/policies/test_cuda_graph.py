@@ -1,10 +1,14 @@
 """A captured update: the function itself on a CPU; on a GPU, replays equal to calls."""
 
+import warnings
+
 import pytest
 import torch
 
 from poise.batch import Batch
 from poise.policies.cuda_graph import Captured, captured
+from poise.policies.ppo import PPO
+from poise.policies.ppo_config import PPOConfig
 from poise.policies.sac import SAC
 from poise.policies.sac_config import SACConfig
 from poise.spec import ActionTerm, ObsTerm, Spec
@@ -66,3 +70,28 @@ def test_the_updates_of_sac_on_a_gpu_equal_those_on_the_cpu_and_never_wait_for_t
                 torch.cuda.set_sync_debug_mode("default")
     on_cpu, on_gpu = (learner.core.tensors() for learner in learners)
     assert max(float((on_cpu[k] - on_gpu[k].cpu()).abs().max()) for k in on_cpu) < 1e-3
+
+
+@pytest.mark.gpu
+def test_an_update_of_ppo_on_a_gpu_equals_one_on_the_cpu_and_waits_for_the_host_twice_at_most():
+    motors = ActionTerm("motors", "control", low=(-1.0,) * 2, high=(1.0,) * 2)
+    spec = Spec({"state": (ObsTerm("x", (5,)),)}, (motors,), control_dt=0.05)
+    config = PPOConfig(hidden=(32, 32), collect_steps=16, minibatches=4, epochs=3)
+    learners = [PPO(spec, config, 8, seed=0, device=device) for device in ("cpu", "cuda")]
+    g = torch.Generator().manual_seed(0)
+    for i in range(4):
+        orders = iter([torch.randperm(128, generator=g) for _ in range(config.epochs)] * 2)
+        b = Batch({"state": torch.randn(8, 16, 5, generator=g)}, torch.zeros(8, 16, 2), torch.randn(8, 16, generator=g),
+                  {"state": torch.randn(8, 16, 5, generator=g)}, torch.rand(8, 16, generator=g) < 0.1,
+                  torch.zeros(8, 16, dtype=torch.bool), extras={"raw_action": torch.randn(8, 16, 2, generator=g)})  # fmt: skip
+        for learner in learners:
+            there = b.to(learner.device)
+            moved = [next(orders).to(learner.device) for _ in range(config.epochs)]
+            with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as waits:
+                warnings.simplefilter("always")
+                patch.setattr(torch, "randperm", lambda *_, moved=moved, **__: moved.pop(0))
+                torch.cuda.set_sync_debug_mode("warn" if learner.device.type == "cuda" else "default")
+                learner.update(there)
+                torch.cuda.set_sync_debug_mode("default")
+            assert i == 0 or len(waits) <= 2, [str(w.message) for w in waits]
+    assert float((learners[0].networks.flat - learners[1].networks.flat.cpu()).abs().max()) < 1e-3
