@@ -27,6 +27,7 @@ from ..datasets.rollout import Rollout
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
+from .distributions import categorical_sample
 from .learner import concatenated, require_vectors
 from .policy import Policy
 from .ppo_update import ACTOR, CRITIC, Perceptrons, Seen
@@ -114,8 +115,7 @@ class A2C:
         given = obs[self.groups[0]]
         out, _ = self.networks.act(Seen(self._inputs(obs), None, {}))
         if self.spec.discrete:
-            choice = torch.multinomial(torch.softmax(out, -1), 1, generator=self.generator)
-            return choice.to(given.device), {}, state
+            return categorical_sample(out, self.generator).to(given.device), {}, state
         noise = torch.randn(out.shape, generator=self.generator, device=self.device)
         raw_action = torch.addcmul(out, self.networks.log_std.exp(), noise)
         return raw_action.clamp(-1.0, 1.0).to(given.device), {"raw_action": raw_action}, state

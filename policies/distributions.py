@@ -114,6 +114,15 @@ def gaussian_kl_gradient(
 # ---- one of n choices ------------------------------------------------------------------------------------------------
 
 
+def categorical_sample(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Choices (..., 1) int64 drawn under logits (..., n): the largest of logits plus Gumbel noise, -log of Exp(1).
+
+    A third of the time of torch.multinomial, and it needs no probabilities.
+    """
+    waiting = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - waiting.log_()).argmax(-1, keepdim=True)
+
+
 def categorical_log_prob(action: Tensor, logits: Tensor) -> Tensor:
     """Log probability (...) of the choices `action` (...) int64 under logits (..., n)."""
     return torch.log_softmax(logits, -1).gather(-1, action[..., None])[..., 0]

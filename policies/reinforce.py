@@ -8,11 +8,12 @@
              gae       sum_l (discount lambda)^l delta_{t+l}          Schulman et al. 2015 (arXiv 1506.02438) eq. 16
     less     b         none | the mean of Psi | V(s_t)                which changes the variance, not the expectation
 
-The exact gradient carries discount^t (`discount_weight`); nearly everybody leaves it out, which is biased and works
-better. With V(s_t) as baseline the critic is fitted to the returns by `value_steps` steps of Adam after the policy's
-step, so that an episode's own return never serves as its own baseline; where time ran out it also gives the rest of
-the return. gae with a critic is the lecture's actor-critic, with the slips of its pseudo-code corrected: gradients are
-added to the parameters, ascending for the policy and descending for the critic.
+The exact gradient carries discount^t (`discount_weight`), but for `total`, which is discounted from the start already.
+Nearly everybody leaves it out, which is biased and works better. With V(s_t) as baseline the critic is fitted to the
+returns by `value_steps` steps of Adam after the policy's step, so that an episode's own return never serves as its own
+baseline; where time ran out it also gives the rest of the return. gae with a critic is the lecture's actor-critic, with
+the slips of its pseudo-code corrected: gradients are added to the parameters, ascending for the policy and descending
+for the critic.
 
 Legend: M episodes, T time, R rows (steps of all episodes), A action, D observation.
 """
@@ -37,6 +38,7 @@ from .adam import Moments, adam_, zero_moments
 from .distributions import (
     categorical_entropy,
     categorical_log_prob_gradient,
+    categorical_sample,
     gaussian_entropy,
     gaussian_log_prob_and_gradient,
 )
@@ -57,7 +59,9 @@ class ReinforceConfig:
     estimator: Literal["total", "to_go", "n_step", "gae"] = setting("to_go", "What an action is credited with.")
     baseline: Literal["none", "mean", "value"] = setting("value", "What is subtracted from it: none, mean or value.")
     discount: float = setting(0.99, "Discount of a reward one step later.")
-    discount_weight: bool = setting(False, "Weight step t by discount^t, as the exact gradient of J has it.")
+    discount_weight: bool = setting(
+        False, "Weight step t by discount^t, as the exact gradient has it; total needs none."
+    )
     n_step: int = setting(5, "Rewards before the bootstrap, by estimator n_step.")
     gae_lambda: float = setting(0.95, "Weight of longer returns, by estimator gae.")
     episodes: int = setting(16, "Whole episodes of an update, the same number from every world.")
@@ -116,7 +120,7 @@ def credit(
         psi = psi - psi[mask].mean()
     elif value is not None:
         psi = psi - value
-    if config.discount_weight:
+    if config.discount_weight and config.estimator != "total":  # which counts from the episode's start already
         psi = psi * discount ** torch.arange(psi.shape[1], device=psi.device)
     return Credit(torch.where(mask, psi, 0.0), torch.where(mask, target, 0.0))
 
@@ -171,8 +175,7 @@ class Reinforce:
         given = obs[self.groups[0]]
         out = self._outputs(self.actor, self._inputs(obs))
         if self.spec.discrete:
-            choice = torch.multinomial(torch.softmax(out, -1), 1, generator=self.generator)
-            return choice.to(given.device), {}, state
+            return categorical_sample(out, self.generator).to(given.device), {}, state
         noise = torch.randn(out.shape, generator=self.generator, device=self.device)
         raw_action = torch.addcmul(out, self.log_std.exp(), noise)
         return raw_action.clamp(-1.0, 1.0).to(given.device), {"raw_action": raw_action}, state

@@ -151,6 +151,12 @@ def dqn_pair(bar: float) -> Pair:
                 sb3_side("DQN", "CartPole-v1", 1001, theirs), "stable-baselines3 DQN", bar, 500)  # fmt: skip
 
 
+def a2c_pair(bar: float) -> Pair:
+    """Our defaults are those of Stable-Baselines3's A2C."""
+    return Pair("a2c CartPole-v1", poise_side("a2c", "gym:CartPole-v1", 100, {}),
+                sb3_side("A2C", "CartPole-v1", 100, {}), "stable-baselines3 A2C", bar, 500)  # fmt: skip
+
+
 def atari_side(raw: bool, worlds: int = 8) -> Callable[[], Side]:
     """Worlds of Pong under random actions, no learner: ale-py's AtariVectorEnv by itself, or through the adapter."""
 
@@ -188,7 +194,9 @@ def atari_pair(share: float) -> Pair:
                 round(1.0 / share, 2), 2048)  # fmt: skip
 
 
-PAIRS = (sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33), dqn_pair(0.3), atari_pair(0.9))
+PAIRS = (
+    sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33), dqn_pair(0.3), a2c_pair(0.25), atari_pair(0.9),
+)  # fmt: skip
 
 
 def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:

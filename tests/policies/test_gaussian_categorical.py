@@ -34,7 +34,7 @@ def test_the_gaussian_equals_torch_distributions():
 
 
 def test_the_gaussian_s_derivatives_equal_autograd():
-    close(d.gaussian_log_prob_gradient(X, MEAN, LOG_STD, WEIGHT),
+    close(d.gaussian_log_prob_and_gradient(X, MEAN, LOG_STD)[1](WEIGHT),
           gradient(lambda m, s: d.gaussian_log_prob(X, m, s), MEAN, LOG_STD))  # fmt: skip
     close(d.gaussian_kl_gradient(OLD_MEAN, OLD_LOG_STD, MEAN, LOG_STD, WEIGHT),
           gradient(lambda m, s: d.gaussian_kl(OLD_MEAN, OLD_LOG_STD, m, s), MEAN, LOG_STD))  # fmt: skip
@@ -55,3 +55,11 @@ def test_the_categorical_s_derivatives_equal_autograd():
         (d.categorical_kl_gradient(OLD_LOGITS, LOGITS, WEIGHT), lambda x: d.categorical_kl(OLD_LOGITS, x)),
     ]:
         close(found, *gradient(f, LOGITS))
+
+
+def test_choices_are_drawn_as_often_as_they_are_likely():
+    probability = torch.tensor([0.1, 0.2, 0.7])
+    drawn = d.categorical_sample(probability.log().expand(20_000, 3), torch.Generator().manual_seed(0))
+    assert drawn.shape == (20_000, 1) and drawn.dtype == torch.int64
+    frequency = torch.bincount(drawn[:, 0]) / 20_000
+    torch.testing.assert_close(frequency, probability, atol=0.012, rtol=0)  # four standard errors
