@@ -31,6 +31,7 @@ from .adam import Moments, adam_, zero_moments
 from .categorical_return import cross_entropy, project
 from .distributions import tanh_gaussian
 from .networks import ConvEncoder
+from .returns import td_target
 from .sac_update import polyak_
 
 Params = list[Tensor]  # of every layer: weight (K, in, out), bias (K, 1, out), and gain, offset (K, 1, out) of a norm
@@ -171,20 +172,21 @@ Loss = tuple[Tensor, tuple[Tensor, ...]]  # the loss, and what else to report
 
 def critic_target(n: Networks, t: Transitions, next_features: Tensor, variant: Variant) -> Tensor:
     """What the critics should say of (s, a): y (B,), or probabilities (B, Z)."""
-    alpha, weight = n.log_alpha.exp(), torch.where(t.terminated, 0.0, t.discount)
+    alpha = n.log_alpha.exp()
     policy = forward(n.actor, next_features, variant.norm)[0]
     if variant.choices > 0:
         q = _counts(forward(n.target_critic, next_features, variant.norm), variant)  # (B, n)
-        return t.reward + weight * sac_discrete.soft_value(q, policy, alpha)
+        return td_target(t.reward, t.terminated, sac_discrete.soft_value(q, policy, alpha), t.discount)
     mean, log_std = policy.chunk(2, -1)
     sample = tanh_gaussian(mean, log_std, t.noise[len(t.reward) :])
     out = forward(n.target_critic, torch.cat([next_features, sample.action], -1), variant.norm)  # (2, B, Z)
     cost, q = alpha * sample.log_prob, values(out, variant)
     if variant.atoms == 0:
-        return t.reward + weight * (_counts(q, variant) - cost)
+        return td_target(t.reward, t.terminated, _counts(q, variant) - cost, t.discount)
     p = torch.softmax(out, -1)
     p = p.mean(0) if variant.mean else torch.where((q[0] <= q[1])[:, None], p[0], p[1])  # (B, Z)
-    moved = t.reward[:, None] + weight[:, None] * (_atoms(out, variant) - cost[:, None])
+    weight = torch.where(t.terminated, 0.0, t.discount)[:, None]
+    moved = t.reward[:, None] + weight * (_atoms(out, variant) - cost[:, None])
     return project(p, moved, variant.v_min, variant.v_max)
 
 

@@ -25,23 +25,23 @@ from torch import Tensor
 
 from .adam import Moments, adam_, zero_moments
 from .distributions import tanh_gaussian, tanh_gaussian_gradient
+from .returns import td_target
 from .stacked_mlp import Params, Workspace, draw, forward, input_gradient, parameter_gradient
 
 # ---- the equations -----------------------------------------------------------------------------
 
 
-def td_target(reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor,
-              discount: float | Tensor) -> Tensor:  # fmt: skip
+def soft_target(reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor,
+                discount: float | Tensor) -> Tensor:  # fmt: skip
     """y (B,) of eq. 3 for target critics' next_q (2, B); `terminated` alone cuts the bootstrap.
 
     discount: of the whole way to s', so gamma^n (B,) where `reward` sums n of them.
     """
-    soft_value = next_q.amin(0) - alpha * next_log_prob
-    return reward + discount * torch.where(terminated, 0.0, soft_value)
+    return td_target(reward, terminated, next_q.amin(0) - alpha * next_log_prob, discount)
 
 
 def critic_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """J_Q summed over the critics, and dJ_Q/dq (2, B), for q (2, B) and td_target (B,)."""
+    """J_Q summed over the critics, and dJ_Q/dq (2, B), for q (2, B) and target (B,)."""
     error = q - target
     return 0.5 * error.square().mean(1).sum(), error / q.shape[1]
 
@@ -124,7 +124,7 @@ def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace,
     # critics
     next_q, _ = forward(n.target_critic, torch.cat([batch.next_obs, sample.action[rows:]], -1), critic_work)
     discount = rates.discount if batch.discount is None else batch.discount
-    y = td_target(batch.reward, batch.terminated, next_q[..., 0], sample.log_prob[rows:], alpha, discount)
+    y = soft_target(batch.reward, batch.terminated, next_q[..., 0], sample.log_prob[rows:], alpha, discount)
     x = torch.cat([batch.obs, batch.action], -1)
     q, hidden = forward(n.critic, x, critic_work)
     q_loss, d_q = critic_loss(q[..., 0], y)

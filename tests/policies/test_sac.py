@@ -19,7 +19,7 @@ from poise.policies.sac_update import (
     Transitions,
     actor_loss,
     critic_loss,
-    td_target,
+    soft_target,
     temperature_loss,
     update,
 )
@@ -39,10 +39,10 @@ def spec(discrete=False) -> Spec:
 # ---- the equations by hand -----------------------------------------------------------------------
 
 
-def test_td_target_bootstraps_through_truncation_and_not_through_termination():
+def test_the_soft_target_bootstraps_through_truncation_and_not_through_termination():
     reward, terminated = torch.tensor([1.0, 2.0]), torch.tensor([False, True])
     next_q, next_log_prob = torch.tensor([[5.0, 7.0], [4.0, 9.0]]), torch.tensor([-1.5, 3.0])
-    y = td_target(reward, terminated, next_q, next_log_prob, torch.tensor(0.2), 0.9)
+    y = soft_target(reward, terminated, next_q, next_log_prob, torch.tensor(0.2), 0.9)
     assert y.tolist() == pytest.approx([1.0 + 0.9 * (4.0 + 0.2 * 1.5), 2.0])
 
 
@@ -142,7 +142,7 @@ def test_the_critic_target_keeps_the_soft_fixed_point_for_every_next_action(alph
     log_policy = torch.log_softmax(q / alpha, dim=1)
     for next_action in (0, 1):
         next_q, log_prob = q[successor, next_action].flatten(), log_policy[successor, next_action].flatten()
-        y = td_target(reward.flatten(), ends.flatten(), torch.stack([next_q, next_q]), log_prob,
+        y = soft_target(reward.flatten(), ends.flatten(), torch.stack([next_q, next_q]), log_prob,
                       torch.tensor(alpha, dtype=torch.float64), discount)  # fmt: skip
         torch.testing.assert_close(y.reshape(3, 2), q)
 
