@@ -37,7 +37,7 @@ setup: .venv/.stamp
 	@echo "setup 2/3: PyTorch (the largest download)"
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
-	@$(PIP) --no-build-isolation -e '.[atari,dev,export,peers]'
+	@$(PIP) --no-build-isolation -e '.[atari,dev,export,view,peers]'
 	@$(RUN) pip check --quiet --disable-pip-version-check
 	@$(BIN)/python -P -c 'import ctypes.util, sys; sys.platform == "linux" and not ctypes.util.find_library("EGL") and \
 	  print("note: no OpenGL here, which videos need: apt-get install libegl1 libgl1-mesa-dri")'

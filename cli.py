@@ -23,6 +23,8 @@ From simulation to a real arm, by one path:
 
   poise train ppo --task reach/fr3 --out runs/reach      train in randomized MuJoCo worlds
   poise eval runs/reach/policy.safetensors               score it on fresh episodes
+  poise view reach/fr3 --policy runs/reach/policy.safetensors
+                                                         watch it in a browser
   poise deploy runs/reach/policy.safetensors --robot twin:fr3 --record out.hdf5
                                                          run it on an arm, behind the supervisor
   poise export runs/reach/policy.safetensors             write it as an ONNX model
@@ -111,6 +113,15 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--video", metavar="OUT.mp4", help="film some episodes as well")
     p.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many (3)")
 
+    p = add("view", _view, "show a task, or a policy in it, in a web browser", _VIEW_EXAMPLES)
+    p.add_argument("task", metavar="TASK", nargs="?", help="the task; by default the one --policy was trained on")
+    p.add_argument("--policy", metavar="POLICY", help="a policy file; without one, random actions or your own")
+    p.add_argument("--episodes", type=int, metavar="N", help="end after so many; by default Ctrl-C ends")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts and dynamics (0)")
+    p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; none by default")
+    p.add_argument("--port", type=int, default=8080, metavar="P", help="where the page is served (8080)")
+    p.add_argument("--host", default="127.0.0.1", help="the interface; by default only this machine reaches it")
+
     p = add("deploy", _deploy, "run a policy on an arm, behind the supervisor", _DEPLOY_EXAMPLES)
     p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")
     p.add_argument("--robot", required=True, metavar="ROBOT", help="an address: twin:fr3, twin:fr3?latency=0.04")
@@ -147,6 +158,15 @@ examples:
   poise train ppo --task reach/fr3 --randomize my_ranges.json --set learning_rate=3e-4
   poise train --resume runs/reach --steps 2000000
   poise train ppo --task reach/fr3 --config runs/reach/config.json --out runs/again"""
+
+_VIEW_EXAMPLES = """\
+examples:
+  poise view reach/fr3
+  poise view reach/fr3 --policy runs/reach/policy.safetensors --randomize default
+  poise view gym:HalfCheetah-v5 --seed 3
+
+The page has buttons to pause, step and restart, sliders that move the joints, and the rewards as they come.
+The simulation runs in this process and on one machine: nothing is sent elsewhere."""
 
 _DEPLOY_EXAMPLES = """\
 examples:
@@ -301,6 +321,18 @@ def _print_aggregate(a: dict[str, Any], names: list[str]) -> None:
     print(f"  IQM         {a['return_iqm']:.2f}, 95 % interval {a['iqm_low']:.2f} to {a['iqm_high']:.2f}")
     print(f"  runs differ {a['runs_std']:.2f} (standard deviation of their means)")
     print(f"  worst run   {a['worst_mean']:.2f}, {names[a['worst_run']]}")
+
+
+def _view(options) -> dict[str, Any]:
+    from .policies.policy import load_policy
+    from .policies.view import view
+
+    policy = load_policy(options.policy) if options.policy else None
+    task = options.task or (policy.provenance.get("task") if policy else None)
+    if not task:
+        raise UsageError("poise view needs a task, such as reach/fr3 or gym:HalfCheetah-v5, or --policy POLICY")
+    return view(task, policy, seed=options.seed, episodes=options.episodes, host=options.host, port=options.port,
+                randomize=options.randomize or "none", name=options.policy or "")  # fmt: skip
 
 
 def _deploy(options) -> dict[str, Any]:

@@ -221,6 +221,11 @@ class GymVecEnv:
             raise UsageError(f"{self._name} draws no frames; make it with render_mode='rgb_array'")
         return np.asarray(frames[0])
 
+    @property
+    def first(self) -> Any:
+        """The first world without its wrappers, for those who draw it; of a VectorEnv of single environments."""
+        return self._env.envs[0].unwrapped  # pyright: ignore[reportAttributeAccessIssue]
+
     def close(self) -> None:
         self._env.close()
 

@@ -1,5 +1,6 @@
 """Videos: the right number of frames, something to see in them, and clear errors."""
 
+import itertools
 import subprocess
 
 import imageio_ffmpeg
@@ -31,7 +32,10 @@ class Still:
         return {}
 
     def act(self, obs, state):
-        return torch.zeros(len(obs["state"]), 1, self.spec.action_dim), state
+        n = len(next(iter(obs.values())))
+        if self.spec.discrete:
+            return torch.zeros(n, 1, 1, dtype=torch.int64), state
+        return torch.zeros(n, 1, self.spec.action_dim), state
 
 
 def test_a_film_of_a_native_task_shows_every_step_and_the_arm(tmp_path):
@@ -46,6 +50,26 @@ def test_a_film_of_a_gymnasium_task(tmp_path):
     path = film(Still("gym:InvertedPendulum-v5"), "gym:InvertedPendulum-v5", tmp_path / "pole.mp4", episodes=1)
     frames = read(path, 480, 480)
     assert len(frames) > 10 and frames[0].std() > 5
+
+
+@pytest.mark.parametrize(
+    ("task", "height", "width"),
+    [
+        ("gym:CartPole-v1", 400, 600),
+        ("gym:poise/Catch-v0", 84, 84),
+        ("gym:ALE/Pong-v5", 210, 160),
+        ("reach/planar", 480, 640),
+    ],
+)
+def test_tasks_of_choices_and_of_cameras_are_filmed(tmp_path, monkeypatch, task, height, width):
+    if "ALE" in task:  # a whole game takes minutes: stop it
+        from poise.policies import film as module
+
+        whole = module._frames
+        monkeypatch.setattr(module, "_frames", lambda *a: itertools.islice(whole(*a), 20))
+    frames = read(film(Still(task), task, tmp_path / "film.mp4", episodes=1), height, width)
+    assert len(frames) > 8 and frames[0].std() > 5
+    assert any((frame != frames[0]).any() for frame in frames), "something moves"
 
 
 def test_a_policy_of_another_task_and_a_wrong_name_are_refused(tmp_path):
