@@ -26,6 +26,7 @@ from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
 from .adam import adam_, zero_moments
+from .dqn_small import small_gradient
 from .dqn_update import (
     RMSPROP_MIN_SQUARE,
     centred_rmsprop_,
@@ -34,6 +35,7 @@ from .dqn_update import (
     priorities,
     q_loss,
 )
+from .perceptron import SmallPerceptron
 from .policy import Policy
 from .q_network import NATURE, NATURE_2013, QNetwork
 from .returns import td_target
@@ -158,6 +160,8 @@ class DQN:
         self.normalizer = Normalizer(vector_dim, device=self.device) if normalized else None
         self._weights, self._target_weights = self.network.weights, self.target.weights
         self._copy_target()
+        small = isinstance(self.network.head, SmallPerceptron)
+        self._small = small and self.network.encoder is None and not config.dueling
         self.moments = zero_moments([self._weights])  # Adam's, or RMSProp's averages
         self._adam_steps = torch.zeros((), device=self.device)
         self.steps = 0  # environment steps acted for, over all worlds
@@ -219,15 +223,21 @@ class DQN:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on the loss, then on the target network where one is due."""
-        # inference mode makes every call cheaper still, but autograd, which the encoder needs, cannot start inside it
-        with torch.inference_mode() if self.network.encoder is None else torch.no_grad():
-            return self._update(batch)
-
-    def _update(self, batch: Batch) -> dict[str, Tensor]:
         if batch.mask is not None or batch.action.ndim != 2:
             masked = "a mask" if batch.mask is not None else "no mask"
             raise UsageError(f"dqn learns from single transitions, all of them real; got actions of shape "
                              f"{tuple(batch.action.shape)} and {masked}")  # fmt: skip
+        # inference mode makes every call cheaper still, but autograd, which the encoder needs, cannot start inside it
+        with torch.inference_mode() if self.network.encoder is None else torch.no_grad():
+            gradient, metrics, error = self._small_gradient(batch) if self._small else self._gradient(batch)
+            self._step(gradient)
+            self._follow()
+            if self.config.prioritized:
+                metrics["priorities"] = priorities(error)
+        return metrics
+
+    def _gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The gradient of all weights, metrics, and the errors y - Q(s, a) (B,)."""
         c = self.config
         after = self._inputs(batch.next_obs)
         source = self.target if c.target_network else self.network
@@ -237,15 +247,23 @@ class DQN:
 
         q, tape = self.network.recorded(*self._inputs(batch.obs))
         loss, d_q, error = q_loss(q, batch.action, y, batch.weight, c.loss == "huber")
-        metrics = {"critic/loss": loss, "critic/q": q.mean()}
         gradient = self.network.gradient(tape, d_q)
         if c.max_grad_norm is not None:
             gradient[None].renorm_(2, 0, c.max_grad_norm)  # of one row, all of it; a NaN stays one
-        self._step(gradient)
-        self._follow()
-        if c.prioritized:
-            metrics["priorities"] = priorities(error)
-        return metrics
+        return gradient, {"critic/loss": loss, "critic/q": q.mean()}, error
+
+    def _small_gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The same for a small perceptron on the CPU."""
+        c, (obs, _), (next_obs, _) = self.config, self._inputs(batch.obs), self._inputs(batch.next_obs)
+        network, target = self.network.head, self.target.head if c.target_network else self.network.head
+        assert isinstance(network, SmallPerceptron) and isinstance(target, SmallPerceptron)
+        assert obs is not None and next_obs is not None
+        loss, q, error = small_gradient(
+            network, target, obs.numpy(), next_obs.numpy(), batch, c.discount, c.double and c.target_network,
+            c.loss == "huber", c.max_grad_norm,
+        )  # fmt: skip
+        metrics = {"critic/loss": torch.from_numpy(np.asarray(loss)), "critic/q": torch.from_numpy(np.asarray(q))}
+        return network.flat_gradient, metrics, torch.from_numpy(error)
 
     def policy(self) -> Policy:
         """The greedy policy, as a detached copy."""

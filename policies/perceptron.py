@@ -95,30 +95,41 @@ class SmallPerceptron(Perceptron):
 
     def move_to(self, flat: Tensor) -> None:
         super().move_to(flat)
-        self._numpy_layers, self._numpy_gradient = in_numpy(self.layers), in_numpy(self._gradient)
+        self._numpy_layers, self._numpy_gradients = in_numpy(self.layers), in_numpy(self._gradient)
         self._numpy_units, self._numpy_delta = ([h.numpy() for h in each] for each in (self._units, self._delta))
         self._active = [np.zeros(h.shape, bool) for h in self._units]
+        self.numpy_gradient = self.flat_gradient.numpy()
 
     def __call__(self, x: Tensor) -> tuple[Tensor, list[Any]]:
-        kept, h = x.shape[0] == self._rows, x.numpy()
+        out, units = self.forward(x.numpy())
+        return torch.from_numpy(out), units
+
+    def gradient(self, x: Tensor, units: list[Any], d_out: Tensor, inputs: slice | None = None) -> Tensor | None:
+        delta = self.backward(x.numpy(), units, d_out.numpy())
+        return None if inputs is None else torch.from_numpy(np.dot(delta, self._numpy_layers[0][0][inputs].T))
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """As calling it, from arrays to arrays."""
+        kept, h = x.shape[0] == self._rows, x
         units: list[np.ndarray] = []
         for i, (weight, bias) in enumerate(self._numpy_layers[:-1]):
             h = np.dot(h, weight, out=self._numpy_units[i] if kept else None)
             h += bias
             units.append(np.maximum(h, 0.0, out=h))
         weight, bias = self._numpy_layers[-1]
-        return torch.from_numpy(np.dot(h, weight) + bias), units
+        return np.dot(h, weight) + bias, units
 
-    def gradient(self, x: Tensor, units: list[Any], d_out: Tensor, inputs: slice | None = None) -> Tensor | None:
-        kept, delta, first = x.shape[0] == self._rows, d_out.numpy(), x.numpy()
+    def backward(self, x: np.ndarray, units: list[np.ndarray], d_out: np.ndarray) -> np.ndarray:
+        """As `gradient`, from arrays; dJ/d(what the first layer gives, before its ReLU)."""
+        kept, delta = x.shape[0] == self._rows, d_out
         for i in reversed(range(len(self.layers))):
-            d_weight, d_bias = self._numpy_gradient[i]
-            np.dot((units[i - 1] if i else first).T, delta, out=d_weight)
+            d_weight, d_bias = self._numpy_gradients[i]
+            np.dot((units[i - 1] if i else x).T, delta, out=d_weight)
             np.add.reduce(delta, 0, out=d_bias)
             if i > 0:
                 delta = np.dot(delta, self._numpy_layers[i][0].T, out=self._numpy_delta[i - 1] if kept else None)
                 delta *= np.greater(units[i - 1], 0.0, out=self._active[i - 1] if kept else None)
-        return None if inputs is None else torch.from_numpy(np.dot(delta, self._numpy_layers[0][0][inputs].T))
+        return delta
 
     def largest(self, x: Tensor, layers: Layers) -> Tensor:
         *hidden, (last_weight, last_bias) = layers

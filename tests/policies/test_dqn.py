@@ -219,6 +219,33 @@ def test_an_update_is_one_adam_step_on_the_loss_with_the_target_network_held():
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"double": False}, {"loss": "squared", "max_grad_norm": None}, {"max_grad_norm": 1e-3}, {"normalize_obs": True},
+     {"target_network": False}, {"prioritized": True}],
+)  # fmt: skip
+@pytest.mark.parametrize("rows", [6, 4])
+def test_the_update_in_numpy_is_the_one_in_torch(change, rows, monkeypatch):
+    learners = []
+    for small in (True, False):
+        monkeypatch.setattr(perceptron, "SMALL_LAYER", 2**13 if small else 0)
+        learner = DQN(vector_spec(), replace(SMALL, **change), 1, 0)
+        assert learner._small == small
+        learners.append(learner)
+    for i in range(4):  # so that networks and targets come apart
+        fields = {"steps": torch.arange(rows) % 3 + 1, "weight": normal(rows, seed=9).abs()} if i % 2 else {}
+        batch = random_batch(learners[0].spec, rows, seed=10 * i, **fields)
+        if change.get("normalize_obs"):
+            for learner in learners:
+                learner.act(batch.obs, {})
+        one, other = (learner.update(batch) for learner in learners)
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert value.dtype == other[name].dtype and value.shape == other[name].shape
+            torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(learners[0].network.weights, learners[1].network.weights, rtol=1e-3, atol=1e-4)
+
+
 def test_the_gradient_is_scaled_down_to_its_bound():
     bounded, free = (
         DQN(vector_spec(), replace(SMALL, max_grad_norm=b, optimizer="rmsprop"), 1, 0) for b in (1e-3, None)

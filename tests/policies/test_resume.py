@@ -16,8 +16,8 @@ PPO = {"num_envs": 8, "collect_steps": 16, "evaluations": 3, "eval_episodes": 2}
 SAC = {"num_envs": 2, "learning_starts": 200, "batch_size": 32, "hidden": "32,32", "capacity": 1500,
        "compile": "off", "evaluations": 3, "eval_episodes": 2}  # fmt: skip
 DQN = {"num_envs": 2, "learning_starts": 200, "batch_size": 16, "hidden": "32,32", "capacity": 1000, "n_step": 3,
-       "prioritized": "true", "dueling": "true", "target_every": 70, "evaluations": 3, "eval_episodes": 2}  # fmt: skip
-CATCH = {**DQN, "conv": "[8,8,4],[8,4,2]", "hidden": "32", "collect_steps": 2, "dueling": "false", "tau": 0.01}
+       "prioritized": "true", "target_every": 70, "evaluations": 3, "eval_episodes": 2}  # fmt: skip
+CATCH = {**DQN, "conv": "[8,8,4],[8,4,2]", "hidden": "32", "collect_steps": 2, "dueling": "true", "tau": 0.01}
 CASES = {
     "dqn-cartpole": ("dqn", "gym:CartPole-v1", DQN),
     "dqn-catch": ("dqn/nature", "gym:poise/Catch-v0", CATCH),
