@@ -21,7 +21,7 @@ from torch import Tensor
 from ..batch import Batch, Sample, Step
 from ..datasets.replay import Replay
 from ..errors import UsageError
-from ..history import initial_history, stack_history
+from ..history import initial_history, stack_history, stacked_shape
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
@@ -35,6 +35,7 @@ from .dqn_update import (
     priorities,
     q_loss,
 )
+from .network_document import feature_maps
 from .perceptron import SmallPerceptron
 from .policy import Policy
 from .q_network import NATURE, NATURE_2013, QNetwork
@@ -341,6 +342,12 @@ def _require_choices(spec: Spec, config: DQNConfig) -> None:
     if spec.images and not config.conv:
         raise UsageError(f"the camera {spec.images[0]!r} needs convolutions: use the recipe dqn/nature, "
                          "or --set conv=[32,8,4],[64,4,2],[64,3,1]")  # fmt: skip
+    if spec.images:
+        for (_, height, width), (_, kernel, _) in zip(feature_maps(stacked_shape(spec, spec.images[0]), config.conv),
+                                                      config.conv, strict=False):  # fmt: skip
+            if kernel > min(height, width):
+                raise UsageError(f"setting conv = {config.conv}: a kernel of {kernel} meets a picture of "
+                                 f"{height} x {width}; use smaller kernels or strides")  # fmt: skip
 
 
 def _clipping_replay(bound: float) -> type[Replay]:

@@ -389,6 +389,7 @@ def test_tasks_that_a_q_network_cannot_serve_are_refused_in_one_line():
     for spec, config, message in [
         (continuous, SMALL, "continuous; use ppo or sac"), (two, SMALL, "several choices at once"),
         (camera_spec(2), SMALL, "dqn/nature"), (cameras, replace(SMALL, conv=NATURE), "one camera, .* left, right"),
+        (camera_spec(2, size=12), replace(SMALL, conv=NATURE), "a kernel of 4 meets a picture of 2 x 2"),
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=message):
             DQN(spec, config, 1, 0)
