@@ -2,8 +2,10 @@
 
     P(i) = p_i^a / sum_k p_k^a        w_i = (N P(i))^-b / max_j w_j                                     eqs. 1, 3.4
 
-New transitions get the largest priority seen, so that each is drawn before long. The tree is a flat array: node 1 is
-the root, the children of node k are 2k and 2k + 1, the leaves come last; every operation is one numpy call a level.
+New transitions get the largest priority seen, so that each is drawn before long. A node of the tree is the sum of
+its FANOUT children; the leaves are the lowest level. Every operation is a few numpy calls a level, and 16 children
+make 5 levels of a million places where two would make 20. The running sums over siblings are kept too, since a draw
+compares with them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+FANOUT = 16
+BELOW_ONE = 1.0 - 2.0**-52
+
 
 class Priorities:
     """Priorities of `size` places; 0 marks a place that is never drawn."""
@@ -20,18 +25,20 @@ class Priorities:
     def __init__(self, size: int, exponent: float):
         self.exponent = exponent  # a of eq. 1
         self.largest = 1.0  # priority seen so far
-        self._levels = max(1, int(np.ceil(np.log2(size))))
-        self._leaves = 1 << self._levels
-        self._tree = np.zeros(2 * self._leaves)
         self._size = size
+        widths = [-(-size // FANOUT)]  # nodes over the leaves, over those, ... the root
+        while widths[-1] > 1:
+            widths.append(-(-widths[-1] // FANOUT))
+        self._children = [np.zeros((width, FANOUT)) for width in widths]  # leaves first; a row belongs to one node
+        self._sums = [np.zeros((width, FANOUT + 1)) for width in widths]  # of the first 0, 1, ... FANOUT children
 
     @property
     def total(self) -> float:
-        return float(self._tree[1])
+        return float(self._sums[-1][0, -1])
 
-    def admit(self, places: np.ndarray) -> None:
-        """New transitions lie at `places` (k,)."""
-        self._set(places, self.largest**self.exponent)
+    def admit(self, places: np.ndarray, valid: np.ndarray | bool = True) -> None:
+        """New transitions lie at `places` (k,), but none where not `valid`."""
+        self._set(places, np.where(valid, self.largest**self.exponent, 0.0))
 
     def remove(self, places: np.ndarray) -> None:
         """Never draw `places` (k,) again until they are admitted anew."""
@@ -46,23 +53,25 @@ class Priorities:
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` places, one from each of as many equal shares of the total (stratified)."""
         mass = (np.arange(count) + rng.random(count)) * (self.total / count)
-        node = np.ones(count, np.int64)
-        for _ in range(self._levels):
-            left = self._tree[2 * node]
-            # never into an empty subtree, however the sums were rounded
-            right = ((mass >= left) & (self._tree[2 * node + 1] > 0.0)) | (left == 0.0)
-            mass = np.where(right, mass - left, mass)
-            node = 2 * node + right
-        return node - self._leaves
+        node = np.zeros(count, np.int64)
+        each = np.arange(count)
+        for level in reversed(self._sums):
+            sums = level.take(node, 0)  # (count, FANOUT + 1)
+            # below the last sum, however the sums were rounded: so the first sum above is of a child that is not empty
+            mass = np.minimum(mass, sums[:, -1] * BELOW_ONE)
+            child = (sums[:, 1:] > mass[:, None]).argmax(1)
+            mass -= sums[each, child]
+            node = node * FANOUT + child
+        return node
 
     def weight(self, places: np.ndarray, count: int, importance: float) -> np.ndarray:
         """w_i (k,) float32 of `places`, where `count` places can be drawn in all; `importance` is b of sec. 3.4."""
-        probability = self._tree[places + self._leaves] / self.total
+        probability = self._children[0].reshape(-1).take(places) / self.total
         weight = (count * probability) ** -importance
         return (weight / weight.max()).astype(np.float32)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {"leaves": self._tree[self._leaves : self._leaves + self._size].copy(),
+        return {"leaves": self._children[0].reshape(-1)[: self._size].copy(),
                 "largest": np.array([self.largest, self.exponent])}  # fmt: skip
 
     @classmethod
@@ -75,8 +84,10 @@ class Priorities:
         return result
 
     def _set(self, places: np.ndarray, value: np.ndarray | float) -> None:
-        node = places + self._leaves
-        self._tree[node] = value
-        for _ in range(self._levels):
-            node = node >> 1  # a parent may come up twice, and is then written twice the same
-            self._tree[node] = self._tree[2 * node] + self._tree[2 * node + 1]
+        node = places
+        for children, sums in zip(self._children, self._sums, strict=True):
+            children.reshape(-1)[node] = value
+            node = node // FANOUT  # one that comes up twice is written twice the same
+            running = np.add.accumulate(children.take(node, 0), axis=1)
+            sums[node, 1:] = running
+            value = running[:, -1]

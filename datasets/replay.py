@@ -74,19 +74,20 @@ class Replay:
             "terminated": self._empty(*shape, dtype=torch.bool),
             "truncated": self._empty(*shape, dtype=torch.bool),
         }
-        # one row a transition, for gathering
-        self._flat_obs = {g: ring.view(-1, *ring.shape[2:]) for g, ring in self._obs.items()}
-        self._flat = {name: column.view(-1, *column.shape[2:]) for name, column in self._columns.items()}
-        # where they can be had, the rings as numpy arrays: writing one row through torch takes four times as long
-        self._rings = {name: t.numpy() if self.device.type == "cpu" else t
-                       for name, t in (*self._obs.items(), *self._columns.items())}  # fmt: skip
+        # the same memory by file name; on the CPU as numpy arrays, which write and take rows in a third of the time
+        self._rings = {
+            name: t.numpy() if self.device.type == "cpu" else t
+            for name, t in ({f"obs.{g}": ring for g, ring in self._obs.items()} | self._columns).items()
+        }
+        self._flat = {name: ring.reshape(-1, *ring.shape[2:]) for name, ring in self._rings.items()}  # views
         # on the host, since rows are drawn there
         self._valid = np.zeros(shape, bool)  # False where a step is no transition
-        self._done = np.zeros(shape, bool)
+        self._goes_on = np.zeros(shape, bool)  # the next row is here, and the next transition of the same episode
         self._age = np.zeros(shape, np.int32)  # steps since the episode began
         self._num_valid = 0  # of the rows that may be drawn
         self._low = 0  # the first step whose row may be drawn
         self._head: dict[str, Tensor] = {}
+        self._head_goes_on = np.zeros(num_envs, bool)  # the newest row was a transition, and not its episode's last
         self._side = SideQueue(self._groups, self.device)
         self._priorities: Priorities | None = None  # from the first sample that asks for them
         self._steps = 0  # rows ever added
@@ -118,23 +119,19 @@ class Replay:
             self._keep_successors(obs)
         self._retire(self._first_drawable(self._steps + 1))
         for group in self._groups:
-            self._put(group, row, obs[group])
+            self._put(f"obs.{group}", row, obs[group])
         # the caller's tensors, which nobody writes into: the next row mostly begins with the very same
         self._head = {group: step.next_obs[group] for group in self._groups}
         for name, value in (("action", action), ("reward", step.reward),
                             ("terminated", step.terminated), ("truncated", step.truncated)):  # fmt: skip
             self._put(name, row, value)
-        if self._reach > 0:
-            before = (row - 1) % self._rows
-            began = self._done[before] | ~self._valid[before] if self._steps > 0 else np.ones(self.num_envs, bool)
-            self._age[row] = np.where(began, 0, self._age[before] + 1)
-        self._done[row] = step.done.numpy(force=True)
-        self._valid[row] = True if step.mask is None else step.mask.numpy(force=True)
-        self._num_valid += self.num_envs if step.mask is None else int(np.count_nonzero(self._valid[row]))
+        valid = True if step.mask is None else step.mask.numpy(force=True)
+        self._valid[row] = valid
+        self._num_valid += self.num_envs if step.mask is None else int(np.count_nonzero(valid))
+        self._continue(row, valid, step.done.numpy(force=True))
         if self._priorities is not None:
             places = np.arange(row * self.num_envs, (row + 1) * self.num_envs)
-            self._priorities.admit(places[self._valid[row]])
-            self._priorities.remove(places[~self._valid[row]])
+            self._priorities.admit(places, valid)
         self._steps += 1
 
     def _put(self, name: str, row: int, value: Tensor) -> None:
@@ -143,6 +140,15 @@ class Replay:
             ring[row] = value
         else:
             ring[row] = value.numpy(force=True)
+
+    def _continue(self, row: int, valid: np.ndarray | bool, done: np.ndarray) -> None:
+        """Tie the new row to the one before it, where that was a transition of the same episode."""
+        before = row - 1  # in a ring that is not full, the row before the first is none, and nothing goes on from it
+        goes_on = self._head_goes_on & valid
+        self._goes_on[before], self._goes_on[row] = goes_on, False
+        self._head_goes_on = ~done & valid
+        if self._reach > 0:
+            self._age[row] = np.where(goes_on, self._age[before] + 1, 0)
 
     def _first_drawable(self, steps: int) -> int:
         """The first step whose row, and what its stack needs, is still there after so many steps."""
@@ -153,7 +159,8 @@ class Replay:
         for step in range(self._low, low):
             row = step % self._rows
             self._num_valid -= int(np.count_nonzero(self._valid[row]))
-            if self._priorities is not None:
+            # the row about to be written is admitted anew in a moment
+            if self._priorities is not None and row != self._steps % self._rows:
                 self._priorities.remove(np.arange(row * self.num_envs, (row + 1) * self.num_envs))
         if low > self._low:
             self._side.drop_before(low * self.num_envs)
@@ -163,7 +170,7 @@ class Replay:
         """Put aside the newest row's successors that the row about to come does not show."""
         if all(obs[group] is head for group, head in self._head.items()):
             return
-        differs = torch.from_numpy(self._done[(self._steps - 1) % self._rows])
+        differs = torch.from_numpy(~self._head_goes_on)
         for group, head in self._head.items():
             differs = differs | (obs[group] != head).flatten(1).any(-1).cpu()
         worlds = differs.nonzero().squeeze(-1)
@@ -201,9 +208,9 @@ class Replay:
         """
         assert self._priorities is not None and rows is not None, "nothing was drawn by priority yet"
         values = priorities.detach().cpu().double().numpy()
-        if not (np.isfinite(values).all() and (values > 0.0).all()):
-            raise RunError(f"priorities must be positive and finite, found {values[~(values > 0.0)][:3].tolist()}; "
-                           f"the learner's loss has gone wrong, go on from the last checkpoint with a smaller "
+        if not (fine := np.isfinite(values) & (values > 0.0)).all():
+            raise RunError(f"priorities must be positive and finite, found {values[~fine][:3].tolist()}; the "
+                           f"learner's loss has gone wrong, go on from the last checkpoint with a smaller "
                            f"learning_rate")  # fmt: skip
         keys = rows.numpy()
         alive = keys >= self._low * self.num_envs
@@ -239,16 +246,14 @@ class Replay:
     # ---- putting a batch together ------------------------------------------------------------
 
     def _gather(self, keys: np.ndarray, weight: Tensor | None, n_step: int, discount: float) -> Batch:
-        at = self._to(keys % self._valid.size)
-        column = self._flat
-        action = column["action"].index_select(0, at)
         last, steps, reward = keys, None, None
+        at = end = self._index(keys)
         if n_step > 1:
             last, steps, reward = self._accumulate(keys, n_step, discount)
-            at = self._to(last % self._valid.size)
+            end = self._index(last)
         obs, next_obs = {}, self._successors(last)
         for group, history in self._history.items():
-            obs[group] = self._stack(group, keys, history)
+            obs[group] = self._take(f"obs.{group}", at) if history == 1 else self._stack(group, keys, history)
             if history > 1:
                 # the successor's earlier frames are the last row's newest
                 frames = obs[group] if last is keys else self._stack(group, last, history)
@@ -256,11 +261,11 @@ class Replay:
                 next_obs[group] = torch.cat([frames[..., width:], next_obs[group]], -1)
         return Batch(
             obs,
-            action,
-            column["reward"].index_select(0, at) if reward is None else reward,
+            self._take("action", at),
+            self._take("reward", at) if reward is None else reward,
             next_obs,
-            column["terminated"].index_select(0, at),
-            column["truncated"].index_select(0, at),
+            self._take("terminated", end),
+            self._take("truncated", end),
             steps=steps,
             weight=weight,
             rows=torch.from_numpy(keys),
@@ -268,29 +273,23 @@ class Replay:
 
     def _accumulate(self, keys: np.ndarray, n: int, discount: float) -> tuple[np.ndarray, Tensor, Tensor]:
         """(key of the last transition, effective n, discounted rewards) (B,) of rows of up to n steps."""
-        high, size = self._steps * self.num_envs, self._valid.size
-        ahead = keys[:, None] + self.num_envs * np.arange(n)  # (B, n)
-        places = ahead % size
-        goes_on = ~self._done.reshape(-1)[places[:, :-1]]
-        follows = goes_on & (ahead[:, 1:] < high) & self._valid.reshape(-1)[places[:, 1:]]
-        within = np.ones(ahead.shape, bool)
-        within[:, 1:] = np.logical_and.accumulate(follows, axis=1)
-        steps = within.sum(1)
-        factor = self._to(np.where(within, discount ** np.arange(n), 0.0).astype(np.float32))
-        # a row beyond the newest may hold anything, NaN too: its factor 0 alone would not do
-        reward = self._flat["reward"][self._to(places)]
-        reward = (torch.where(factor > 0.0, reward, 0.0) * factor).sum(1)
-        return keys + self.num_envs * (steps - 1), self._to(steps), reward
+        ahead = np.arange(n)[:, None]
+        places = (keys + self.num_envs * ahead) % self._valid.size  # (n, B)
+        within = np.ones(places.shape, bool)
+        np.logical_and.accumulate(self._goes_on.reshape(-1).take(places[:-1]), axis=0, out=within[1:])
+        steps = within.sum(0)
+        reward = self._take("reward", places if self.device.type == "cpu" else self._to(places.reshape(-1)))
+        # a place beyond the newest may hold anything, NaN too: its factor 0 alone would not do
+        reward = torch.where(self._to(within), reward.view(n, -1), 0.0)
+        factor = self._to((discount**ahead).astype(np.float32))
+        return keys + self.num_envs * (steps - 1), self._to(steps), (factor * reward).sum(0)
 
     def _stack(self, group: str, keys: np.ndarray, history: int) -> Tensor:
-        """Observations (B, ...) of a group, with the frames before them where it has a history."""
-        size, frames = self._valid.size, self._flat_obs[group]
-        if history == 1:
-            return frames.index_select(0, self._to(keys % size))
-        age = self._age.reshape(-1)[keys % size]
+        """Observations (B, ...) of a group with the frames before them."""
+        age = self._age.reshape(-1).take(keys % self._valid.size)
         stack = []
         for back in range(history - 1, -1, -1):
-            frame = frames.index_select(0, self._to((keys - back * self.num_envs) % size))
+            frame = self._take(f"obs.{group}", self._index(keys - back * self.num_envs))
             if len(before := np.flatnonzero(age < back)) > 0:
                 frame[self._to(before)] = 0
             stack.append(frame)
@@ -298,12 +297,21 @@ class Replay:
 
     def _successors(self, keys: np.ndarray) -> dict[str, Tensor]:
         """The true next frame (B, ...) of every group."""
-        after = self._to((keys + self.num_envs) % self._valid.size)
-        result = {g: frames.index_select(0, after) for g, frames in self._flat_obs.items()}
+        after = self._index(keys + self.num_envs)
+        result = {g: self._take(f"obs.{g}", after) for g in self._groups}
         for rows, source, index in self._elsewhere(keys):
             for group in result:
                 result[group].index_copy_(0, rows, source[group].to(self.device).index_select(0, index))
         return result
+
+    def _index(self, keys: np.ndarray) -> np.ndarray | Tensor:
+        """Where the rows of keys lie, for `_take`."""
+        places = keys % self._valid.size
+        return places if self.device.type == "cpu" else self._to(places)
+
+    def _take(self, name: str, places: Any) -> Tensor:
+        flat = self._flat[name]
+        return flat.index_select(0, places) if isinstance(flat, Tensor) else torch.from_numpy(flat.take(places, 0))
 
     def _elsewhere(self, keys: np.ndarray) -> Iterator[tuple[Tensor, Mapping[str, Tensor], Tensor]]:
         """(rows of the batch, where their successors lie, index there) for those that are not in the ring."""
@@ -365,7 +373,7 @@ class Replay:
         oldest = max(0, steps - self._rows)
         check_coverage(folder, segments, oldest, steps)
         self._side = SideQueue(self._groups, self.device)
-        self._valid[:] = self._done[:] = False
+        self._valid[:] = self._goes_on[:] = False
         for segment in segments:
             self._restore(folder, segment, oldest)
         self._low = self._first_drawable(steps)
@@ -373,6 +381,7 @@ class Replay:
         drawable = np.arange(self._low, steps) % self._rows
         self._num_valid = int(np.count_nonzero(self._valid[drawable]))
         self._steps, self._folder, self._segments = steps, folder, segments
+        self._tie_rows(oldest)
         self._priorities = None
         if (named := manifest.get("priorities")) is not None:
             state = read_tensors(folder, named, PRIORITIES)
@@ -391,8 +400,15 @@ class Replay:
         for name, column in self._columns.items():
             column[index] = tensors[name][skip:].to(self.device)
         self._valid[rows], self._age[rows] = tensors["valid"][skip:].numpy(), tensors["age"][skip:].numpy()
-        self._done[rows] = (tensors["terminated"] | tensors["truncated"])[skip:].numpy()
         self._side.append(tensors["side.key"].numpy(), {g: tensors[f"side.{g}"].to(self.device) for g in self._groups})
+
+    def _tie_rows(self, oldest: int) -> None:
+        """What `_continue` noted when the rows came."""
+        done = (self._columns["terminated"] | self._columns["truncated"]).numpy(force=True)
+        rows = np.arange(oldest, self._steps) % self._rows
+        now, after = rows[:-1], rows[1:]
+        self._goes_on[now] = self._valid[now] & self._valid[after] & ~done[now]
+        self._head_goes_on = self._valid[rows[-1]] & ~done[rows[-1]] if len(rows) > 0 else np.zeros(self.num_envs, bool)
 
     def _expected(self, steps: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape, without the leading axis of the side queue, and type of every tensor in a file of so many steps."""

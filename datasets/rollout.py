@@ -3,6 +3,9 @@
 Legend: N worlds, T time, A action. Each observation is held once: the successor of step t is the observation of
 step t + 1, except where an episode ended, whose true last observation is kept aside. Of worlds on a GPU all successors
 are held, since the host would have to wait for where an episode ended.
+
+Frames come out one by one, as they came: a learner that sees several keeps those before among its extras, where they
+reach back beyond the rollout's first row.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ def td_target(
 
     steps: (B,) the effective n of every row, fewer than n where its episode or the buffer ended; None is 1.
     """
+    assert reward.shape == terminated.shape == next_value.shape
+    assert steps is None or steps.shape == reward.shape
     factor = discount if steps is None else discount ** steps.to(reward.dtype)
     return reward + factor * torch.where(terminated, 0.0, next_value)
 
@@ -64,6 +66,8 @@ def discounted_returns(
     Where time ran out, or the rollout did, the rest is `next_value` of the true successor; with None it counts as 0,
     which is wrong by just that much, and all that can be done without a critic.
     """
+    assert reward.shape == terminated.shape == truncated.shape
+    assert next_value is None or next_value.shape == reward.shape
     done = terminated | truncated
     if next_value is not None:
         cut = truncated.clone()
@@ -88,6 +92,7 @@ def n_step_returns(
     G^1_t = r_t + discount (1 - terminated_t) V(s'_t)
     G^k_t = r_t + discount G^{k-1}_{t+1},   and G^1_t where step t was an episode's last
     """
+    assert reward.shape == truncated.shape and n >= 1
     one = td_target(reward, terminated, next_value, discount)
     ends = terminated | truncated
     ends[:, -1] = True
@@ -95,13 +100,14 @@ def n_step_returns(
         one = torch.where(mask, one, 0.0)
         ends[:, :-1] |= ~mask[:, 1:]
     result = one
-    for _ in range(n - 1):
+    for _ in range(min(n, reward.shape[1]) - 1):  # no sum is longer than the rollout
         result = torch.where(ends, one, reward + discount * result.roll(-1, 1))
     return result if mask is None else torch.where(mask, result, 0.0)
 
 
 def _summed(x: Tensor, discount: float, done: Tensor, mask: Tensor | None) -> Tensor:
     """y_t = x_t + discount (1 - done_t) y_{t+1}, over rows that are transitions."""
+    assert mask is None or mask.shape == x.shape
     carry = discount * (~done).to(x.dtype)
     if mask is not None:
         x, carry = torch.where(mask, x, 0.0), torch.where(mask, carry, 0.0)

@@ -102,8 +102,9 @@ def assert_equal(replay: Replay, worlds: Episodes, batch, n: int) -> None:
 def histories(draw):
     num_envs = draw(st.integers(1, 3))
     steps = draw(st.integers(8, 40))
-    ends = draw(st.lists(st.text("..." + "tum", min_size=num_envs, max_size=num_envs), min_size=steps, max_size=steps))
-    return num_envs, ends
+    end = st.sampled_from(".......tum")  # episodes long enough for whole stacks and whole n-step rows
+    row = st.lists(end, min_size=num_envs, max_size=num_envs).map("".join)
+    return num_envs, draw(st.lists(row, min_size=steps, max_size=steps))
 
 
 @given(histories(), st.integers(1, 4), st.integers(0, 39))
@@ -127,6 +128,18 @@ def test_stacks_and_n_step_rows_are_those_of_the_episodes(tmp_path_factory, hist
             assert_equal(replay, worlds, replay.sample(request, np.random.default_rng(1)), n)
 
 
+def test_groups_may_be_called_like_columns():
+    spec = Spec({"reward": (ObsTerm("x", (2,)),), "action": (ObsTerm("y", (1,)),)}, SPEC.actions, control_dt=0.1)
+    replay, no = Replay(spec, 1, 4), torch.zeros(1, dtype=torch.bool)
+    obs = [{"reward": torch.full((1, 2), float(t)), "action": torch.full((1, 1), -float(t))} for t in range(4)]
+    for t in range(3):
+        replay.add(obs[t], torch.tensor([[t]]), {}, Step(obs[t + 1], obs[t + 1], torch.tensor([10.0 + t]), no, no))
+    batch = replay.sample(Sample(0), np.random.default_rng(0))
+    assert batch.obs["reward"].tolist() == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+    assert batch.next_obs["action"].tolist() == [[-1.0], [-2.0], [-3.0]]
+    assert batch.action.tolist() == [[0], [1], [2]] and batch.reward.tolist() == [10.0, 11.0, 12.0]
+
+
 def test_frames_are_held_once():
     worlds, replay = Episodes(2), Replay(SPEC, 2, 200)
     for t in range(150):
@@ -136,6 +149,100 @@ def test_frames_are_held_once():
 
 
 # ---- priorities --------------------------------------------------------------------------------
+
+
+@given(histories(), st.integers(0, 2**32 - 1))
+def test_priorities_follow_their_rows(tmp_path_factory, history, seed):
+    """Against a dict of every row's priority: new ones, stale keys, rows that are none, the wrap, saving and loading."""
+    num_envs, ends = history
+    rng, exponent = np.random.default_rng(seed), 0.6
+    worlds, replay = Episodes(num_envs), Replay(SPEC, num_envs, 8 * num_envs)
+    size, begun, largest = (8 + HISTORY - 1) * num_envs, False, 1.0
+    wanted: dict[int, float] = {}
+    for t, row in enumerate(ends):
+        worlds.play(replay, row)
+        wanted |= {t * num_envs + w: largest for w, end in enumerate(row) if end != "m"}
+        if replay.num_rows > 0 and rng.random() < 0.7:
+            batch = replay.sample(Sample(1, priority=exponent, importance=0.5), rng)
+            begun = True
+            drawn = rng.choice(list(wanted), 5)  # some of them are gone by now
+            priorities = rng.uniform(0.1, 3.0, 5)
+            alive = replay._all_keys().tolist()
+            assert batch.rows[0].item() in alive
+            replay.set_priorities(torch.from_numpy(drawn), torch.from_numpy(priorities))
+            wanted |= {int(k): p for k, p in zip(drawn, priorities, strict=True) if k in alive}
+            largest = max([largest, *(p for k, p in zip(drawn, priorities, strict=True) if k in alive)])
+        if rng.random() < 0.05:
+            folder = tmp_path_factory.mktemp("replay")
+            manifest = replay.save(folder)
+            replay = Replay(SPEC, num_envs, 8 * num_envs)
+            replay.load(folder, manifest)
+        if begun:
+            leaves = np.zeros(size)
+            for key in replay._all_keys().tolist():
+                leaves[key % size] = wanted[key] ** exponent
+            np.testing.assert_allclose(replay._priorities.state_dict()["leaves"], leaves, rtol=1e-12)
+            assert replay._priorities.largest == largest
+
+
+@given(st.integers(1, 700), st.integers(0, 2**32 - 1))
+def test_a_tree_is_that_of_its_leaves_and_draws_no_empty_place(size, seed):
+    rng, tree = np.random.default_rng(seed), Priorities(size, exponent=0.7)
+    leaves = np.zeros(size)
+    for _ in range(8):
+        places = rng.integers(0, size, rng.integers(1, 40))
+        priorities = 10.0 ** rng.uniform(-12, 3, len(places))  # sums that round
+        if rng.random() < 0.3:
+            tree.remove(places)
+            leaves[places] = 0.0
+        else:
+            tree.update(places, priorities)
+            leaves[places] = priorities**0.7
+        np.testing.assert_array_equal(tree.state_dict()["leaves"], leaves)
+        again = Priorities.restored(tree.state_dict())
+        assert again.total == tree.total, "sums depend on the leaves alone, not on the order of their changes"
+        assert tree.total == pytest.approx(leaves.sum(), rel=1e-12)
+        if tree.total > 0.0:
+            draws = [t.draw(64, np.random.default_rng(seed)) for t in (tree, again)]
+            np.testing.assert_array_equal(*draws)
+            assert (leaves[draws[0]] > 0.0).all()
+            # stratified: a place of share P comes up between floor(64 P) - 1 and ceil(64 P) + 1 times
+            share = 64 * leaves / leaves.sum()
+            counts = np.bincount(draws[0], minlength=size)
+            assert (np.abs(counts - share) < 2.0 + 1e-9).all()
+
+
+def test_the_last_share_never_falls_off_the_end():
+    class Last:
+        def random(self, count):
+            return np.full(count, 1.0 - 2.0**-53)
+
+    tree = Priorities(300, exponent=1.0)
+    tree.update(np.arange(0, 300, 7), np.full(43, 0.1))
+    assert set(tree.draw(1000, Last()).tolist()) == set(range(0, 300, 7))  # pyright: ignore[reportArgumentType]
+
+
+def test_draws_by_priority_from_a_replay_have_the_shares_of_the_paper():
+    worlds, replay = Episodes(2), Replay(SPEC, 2, 16)
+    for t in range(30):  # past the wrap, with episode ends and rows that are none
+        worlds.play(replay, "m." if t % 5 == 4 else ".t" if t % 7 == 6 else "..")
+    rng = np.random.default_rng(0)
+    rows = replay.sample(Sample(0), rng).rows
+    replay.sample(Sample(1, priority=0.6), rng)
+    priorities = torch.linspace(0.5, 4.0, len(rows), dtype=torch.float64)
+    replay.set_priorities(rows, priorities)
+    share = (priorities**0.6 / (priorities**0.6).sum()).numpy()
+    counts = dict.fromkeys(rows.tolist(), 0)
+    for _ in range(2000):
+        batch = replay.sample(Sample(8, priority=0.6, importance=0.4), rng)
+        for row in batch.rows.tolist():
+            counts[row] += 1
+        drawn = share[[rows.tolist().index(r) for r in batch.rows.tolist()]]
+        weight = (len(rows) * drawn) ** -0.4
+        np.testing.assert_allclose(batch.weight, weight / weight.max(), rtol=1e-5)
+    found = np.array(list(counts.values()))
+    chi2 = float(((found - 16_000 * share) ** 2 / (16_000 * share)).sum())
+    assert chi2 < 1.7 * len(rows), "strata make draws more even than independent ones, never less"
 
 
 def test_places_are_drawn_in_proportion_to_priority_to_the_power():
@@ -183,5 +290,7 @@ def test_priorities_that_are_none_and_a_change_of_power_are_refused():
     batch = replay.sample(Sample(2, priority=1.0), np.random.default_rng(0))
     with pytest.raises(RunError, match="positive and finite, found"):
         replay.set_priorities(batch.rows, torch.tensor([1.0, torch.nan]))
+    with pytest.raises(RunError, match=r"found \[inf\]"):
+        replay.set_priorities(batch.rows, torch.tensor([1.0, torch.inf]))
     with pytest.raises(UsageError, match=r"power 1.0, and cannot change to 0.5"):
         replay.sample(Sample(2, priority=0.5), np.random.default_rng(0))

@@ -84,6 +84,27 @@ def test_a_batch_stays_as_it_was_while_the_next_rollout_is_collected():
     assert torch.equal(batch.reward, before["r"])
 
 
+def test_images_and_what_networks_remember_keep_shape_and_type():
+    spec = Spec({"camera": (ObsTerm("pixels", (4, 3, 1), dtype="uint8", history=3),)}, SPEC.actions, 0.05)
+    rollout, no = Rollout(spec, N, T), torch.zeros(N, dtype=torch.bool)
+    frame = [torch.full((N, 4, 3, 1), 10 * t, dtype=torch.uint8) for t in range(T + 1)]
+    for t in range(T):
+        end = torch.tensor([False, t == 1, False])
+        after = torch.where(end.view(N, 1, 1, 1), torch.tensor(255, dtype=torch.uint8), frame[t + 1])
+        hidden = torch.full((N, 2, 7), float(t))  # layers, units
+        earlier = torch.full((N, 4, 3, 2), t, dtype=torch.uint8)  # the frames before, as the learner's state has them
+        rollout.add({"camera": frame[t]}, torch.zeros(N, 1), {"lstm": hidden, "history.camera": earlier},
+                    Step({"camera": frame[t + 1]}, {"camera": after}, torch.zeros(N), no, end))  # fmt: skip
+    batch = rollout.sample(WHOLE, RNG)
+    assert batch.obs["camera"].shape == (N, T, 4, 3, 1) and batch.obs["camera"].dtype == torch.uint8
+    assert batch.obs["camera"][0, :, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    assert batch.next_obs["camera"][0, :, 3, 2, 0].tolist() == [10, 20, 30, 40, 50]
+    assert batch.next_obs["camera"][1, :, 3, 2, 0].tolist() == [10, 255, 30, 40, 50]
+    assert batch.extras["lstm"].shape == (N, T, 2, 7) and batch.extras["lstm"][2, :, 1, 6].tolist() == [0, 1, 2, 3, 4]
+    assert batch.extras["history.camera"].shape == (N, T, 4, 3, 2)
+    assert batch.extras["history.camera"].dtype == torch.uint8
+
+
 def test_each_observation_is_held_once():
     rollout = Rollout(SPEC, N, T)
     fill(rollout, ends=((0, 1), (2, 3)))

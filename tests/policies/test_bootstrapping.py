@@ -115,6 +115,34 @@ def test_the_wrong_rules_give_other_numbers():
     assert short.any() and ((wrong - value(rows.obs)).abs() > 0.05)[short].any()
 
 
+@given(st.integers(1, 3), st.integers(2, 20), st.integers(0, 10**6))
+def test_rows_that_are_no_transition_are_inert(n_worlds, length, seed):
+    """Whatever stands in masked rows, not a number too, the others get what each stretch between them gets alone."""
+    rng = np.random.default_rng(seed)
+    x = [torch.from_numpy(rng.normal(size=(n_worlds, length))) for _ in range(3)]
+    ends = torch.from_numpy(rng.random((2, n_worlds, length)) < 0.15)
+    mask = torch.from_numpy(rng.random((n_worlds, length)) < 0.75)
+    junk = [torch.where(mask, a, b) for a, b in zip(x, (torch.nan, torch.inf, torch.nan), strict=True)]
+    junk_ends = torch.where(mask, ends, torch.from_numpy(rng.random((2, n_worlds, length)) < 0.5))
+
+    def estimates(reward, value, after, terminated, truncated, mask):
+        return [gae(reward, value, after, terminated, truncated, DISCOUNT, 0.8, mask),
+                discounted_returns(reward, after, terminated, truncated, DISCOUNT, mask),
+                discounted_returns(reward, None, terminated, truncated, DISCOUNT, mask),
+                *(n_step_returns(reward, after, terminated, truncated, DISCOUNT, n, mask) for n in (1, 2, 5, 30))]  # fmt: skip
+
+    found = estimates(*junk, *junk_ends, mask)
+    for world in range(n_worlds):
+        rows = np.flatnonzero(mask[world].numpy())
+        for stretch in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+            if len(stretch) > 0:
+                part = slice(stretch[0], stretch[-1] + 1)
+                alone = estimates(*(a[world : world + 1, part] for a in (*x, *ends)), None)
+                for a, b in zip(found, alone, strict=True):
+                    torch.testing.assert_close(a[world : world + 1, part], b)
+    assert all((a[~mask] == 0.0).all() for a in found)
+
+
 def test_returns_by_hand():
     reward = torch.tensor([[1.0, 2.0, 4.0, 8.0]])
     nothing = torch.zeros(1, 4, dtype=torch.bool)
