@@ -103,6 +103,9 @@ def require_vectors(spec: Spec, algorithm: str) -> None:
     if not spec.vectors:
         raise UsageError(f"{algorithm} reads flat observations; this task has {', '.join(spec.observations)}. "
                          f"ppo, sac and dqn learn from cameras")  # fmt: skip
+    if remembered := [g for g in spec.vectors if spec.history(g) > 1]:
+        raise UsageError(f"{algorithm} sees one frame at a time; this task stacks {spec.history(remembered[0])} of "
+                         f"{remembered[0]}. ppo, sac and dqn learn from stacked frames")  # fmt: skip
 
 
 def require_continuous(spec: Spec, group: str, algorithm: str) -> None:

@@ -157,3 +157,9 @@ def test_a_task_of_cameras_alone_is_refused_in_one_line():
     spec = Spec({"camera": (frame,)}, (ActionTerm("a", "discrete", n=2),), 0.1)
     with pytest.raises(UsageError, match="a2c reads flat observations"):
         A2C(spec, A2CConfig(), 1, 0)
+
+
+def test_stacked_frames_are_refused_in_one_line():
+    spec = Spec({"state": (ObsTerm("x", (3,), history=4),)}, CHOICES.actions, 0.1)
+    with pytest.raises(UsageError, match="a2c sees one frame at a time; this task stacks 4 of state"):
+        A2C(spec, A2CConfig(), 1, 0)

@@ -250,3 +250,9 @@ def test_a_task_of_cameras_alone_is_refused_in_one_line():
     seen = Spec({"camera": (ObsTerm("pixels", (8, 8, 3), dtype="uint8"),)}, CHOICES.actions, 0.1)
     with pytest.raises(UsageError, match="reinforce reads flat observations; this task has camera"):
         Reinforce(seen, ReinforceConfig(), 1, 0)
+
+
+def test_stacked_frames_are_refused_in_one_line():
+    seen = Spec({"state": (ObsTerm("x", (3,), history=4),)}, CHOICES.actions, 0.1)
+    with pytest.raises(UsageError, match="reinforce sees one frame at a time; this task stacks 4 of state"):
+        Reinforce(seen, ReinforceConfig(), 1, 0)
