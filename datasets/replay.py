@@ -128,7 +128,8 @@ class Replay:
         valid = True if step.mask is None else step.mask.numpy(force=True)
         self._valid[row] = valid
         self._num_valid += self.num_envs if step.mask is None else int(np.count_nonzero(valid))
-        self._continue(row, valid, step.done.numpy(force=True))
+        done = self._rings["terminated"][row] | self._rings["truncated"][row]
+        self._continue(row, valid, done.numpy(force=True) if isinstance(done, Tensor) else done)
         if self._priorities is not None:
             places = np.arange(row * self.num_envs, (row + 1) * self.num_envs)
             self._priorities.admit(places, valid)
@@ -222,7 +223,7 @@ class Replay:
         keys = rng.integers(low, high, (count,))
         if self._num_valid < high - low:
             valid = self._valid.reshape(-1)
-            while len(bad := np.flatnonzero(~valid[keys % valid.size])) > 0:
+            while len(bad := (~valid.take(keys % valid.size)).nonzero()[0]) > 0:
                 keys[bad] = rng.integers(low, high, len(bad))
         return keys
 
@@ -290,7 +291,7 @@ class Replay:
         stack = []
         for back in range(history - 1, -1, -1):
             frame = self._take(f"obs.{group}", self._index(keys - back * self.num_envs))
-            if len(before := np.flatnonzero(age < back)) > 0:
+            if len(before := (age < back).nonzero()[0]) > 0:
                 frame[self._to(before)] = 0
             stack.append(frame)
         return torch.cat(stack, -1)
@@ -316,7 +317,7 @@ class Replay:
     def _elsewhere(self, keys: np.ndarray) -> Iterator[tuple[Tensor, Mapping[str, Tensor], Tensor]]:
         """(rows of the batch, where their successors lie, index there) for those that are not in the ring."""
         newest = (self._steps - 1) * self.num_envs
-        if len(rows := np.flatnonzero(keys >= newest)) > 0:
+        if len(rows := (keys >= newest).nonzero()[0]) > 0:
             yield self._to(rows), self._head, self._to(keys[rows] - newest)
         rows, index = self._side.find(keys)
         if len(rows) > 0:

@@ -51,8 +51,8 @@ class SideQueue:
         held = self._keys[self._first : self._end]
         if len(held) == 0:
             return keys[:0], keys[:0]
-        place = np.minimum(np.searchsorted(held, keys), len(held) - 1)
-        rows = np.flatnonzero(held[place] == keys)
+        place = held.searchsorted(keys)
+        rows = (held.take(place, mode="clip") == keys).nonzero()[0]  # beyond the last, where none is equal
         return rows, place[rows] + self._first
 
     def since(self, key: int) -> dict[str, Tensor]:
