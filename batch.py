@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,11 +26,11 @@ class Step:
     success: Tensor | None = None  # (N,) bool, for tasks that define it; read it where an episode ended
     mask: Tensor | None = None  # (N,) bool; False where a simulator used the step up to reset itself
 
-    @property
+    @cached_property
     def done(self) -> Tensor:
         return self.terminated | self.truncated
 
-    @property
+    @cached_property
     def ended(self) -> Tensor:
         """Where what comes next belongs to another episode: also after a step that a simulator used up to reset."""
         return self.done if self.mask is None else self.done | ~self.mask

@@ -27,6 +27,7 @@ from ..datasets.rollout import Rollout
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
+from .adam import clip_norm_
 from .distributions import categorical_sample
 from .learner import concatenated, require_vectors
 from .policy import Policy
@@ -34,6 +35,7 @@ from .ppo_update import ACTOR, CRITIC, Perceptrons, Seen
 from .returns import gae
 from .settings import require, setting
 from .stacked_mlp import ACTIVATIONS, forward, parameter_gradient
+from .stacked_numpy import StackedNumpy, is_small
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class A2CConfig:
     collect_steps: int = setting(5, "Steps of every world before each update.")
     entropy_coef: float = setting(0.0, "Weight of the entropy bonus.")
     value_coef: float = setting(0.5, "Weight of the critic's loss.")
-    max_grad_norm: float = setting(0.5, "Norm to which the gradients of actor and critic, each its own, are clipped.")
+    max_grad_norm: float = setting(0.5, "Norm to which the gradient of actor and critic together is clipped.")
     log_std: float = setting(0.0, "Log of the noise on continuous actions at the start; it is learned.")
     hidden: tuple[int, ...] = setting((64, 64), "Sizes of the hidden layers of actor and of critic.")
     activation: Literal["elu", "relu", "tanh"] = setting("tanh", "Activation between the layers.")
@@ -97,6 +99,9 @@ class A2C:
             inputs, inputs, spec.choices or spec.action_dim, config.hidden, config.activation,
             None if spec.discrete else config.log_std, weights, self.device,
         )  # fmt: skip
+        self.small = None
+        if is_small(self.networks.params, 2 * num_envs * self.collect_steps):
+            self.small = StackedNumpy(self.networks.params, self.networks._gradients, config.activation)
         self.networks.second.fill_(1.0)  # the mean square starts at one, as TensorFlow's did: the first steps are small
         self.normalizer = Normalizer(inputs, device=self.device) if config.normalize_obs else None
 
@@ -113,7 +118,8 @@ class A2C:
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
         """A draw of the policy: choices (N, 1) int64, or actions (N, A) and, unclipped, `raw_action`."""
         given = obs[self.groups[0]]
-        out, _ = self.networks.act(Seen(self._inputs(obs), None, {}))
+        x = self._inputs(obs)
+        out = self.networks.act(Seen(x, None, {}))[0] if self.small is None else self.small.first(x)
         if self.spec.discrete:
             return categorical_sample(out, self.generator).to(given.device), {}, state
         noise = torch.randn(out.shape, generator=self.generator, device=self.device)
@@ -122,49 +128,52 @@ class A2C:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of actor and critic on one rollout (N, T)."""
-        config, networks, (n, t) = self.config, self.networks, batch.reward.shape
-        rows = n * t
-        # one pass for the rows and, after them, for the successors that no row shows
-        ends = batch.done.clone()
-        ends[:, -1] = True
-        ends = ends.nonzero(as_tuple=True)
-        after = concatenated({g: batch.next_obs[g][ends] for g in self.groups}, self.groups)
-        x = torch.cat([concatenated(batch.obs, self.groups).flatten(0, 1), after]).to(self.device)
-        x = x if self.normalizer is None else self.normalizer(x)
-        work, d_out, d_actor, d_value, _ = networks.workspace(len(x))
-        out, hidden = forward(networks.params, x, work, config.activation)  # (2, R + ends, A)
-
-        values = out[CRITIC, :, 0]
-        value = values[:rows].view(n, t)
-        next_value = value.roll(-1, 1)
-        next_value[ends] = values[rows:]
-        advantage = gae(batch.reward, value, next_value, batch.terminated, batch.truncated, config.discount,
-                        config.gae_lambda, batch.mask).flatten()  # fmt: skip
-        weight = 1.0 / rows if batch.mask is None else (batch.mask / batch.mask.sum().clamp_min(1)).flatten()
-
-        pi = networks.distribution(out[ACTOR, :rows], networks.log_std)
-        action = (batch.action[..., 0] if self.spec.discrete else batch.extras["raw_action"]).flatten(0, 1)
-        log_prob, pull_back = pi.log_prob(action)
-        gradient: tuple[Tensor, ...] = pull_back(advantage * -weight)
-        d_actor[:rows], d_actor[rows:] = gradient[0], 0.0
-        d_value[:rows], d_value[rows:] = advantage * (-2.0 * config.value_coef * weight), 0.0
-        if config.entropy_coef > 0:
-            bonus = pi.entropy_gradient(torch.full_like(advantage, -config.entropy_coef) * weight)
-            d_actor[:rows] += bonus[0]
-            gradient = tuple(a + b for a, b in zip(gradient, bonus, strict=True))
-        parameter_gradient(networks.params, x, hidden, d_out, work, config.activation)
-        if networks.gaussian:
-            networks.d_log_std.copy_(gradient[-1])
-        norms = networks.clip_norms_(config.max_grad_norm)
-        rmsprop_(networks.flat, networks.gradient, networks.second, config.learning_rate, config.decay, config.epsilon)
+        metrics = self._step(batch)
         if self.normalizer is not None:  # after the update, so that acting and learning saw the same inputs
             self.normalizer.update(concatenated(batch.obs, self.groups).to(self.device), batch.mask)
+        return metrics
+
+    @torch.inference_mode()
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        config, networks, (n, t) = self.config, self.networks, batch.reward.shape
+        rows = n * t
+        # successors go through the networks with the rows, all of them: to ask which are needed costs more
+        x = torch.cat([self._inputs(batch.obs), self._inputs(batch.next_obs)]).view(2 * rows, -1)
+        hidden: list[Any]
+        if self.small is not None:
+            out, hidden = self.small.forward(x)  # (2, 2 R, A)
+        else:
+            out, hidden = forward(networks.params, x, networks.workspace(2 * rows)[0], config.activation)
+        value, next_value = out[CRITIC, :, 0].view(2, n, t).unbind()
+        advantage = gae(batch.reward, value, next_value, batch.terminated, batch.truncated, config.discount,
+                        config.gae_lambda, batch.mask).view(rows)  # fmt: skip
+
+        work, d_out, d_actor, d_value, weight = networks.workspace(rows)
+        if batch.mask is not None:
+            weight = (batch.mask / batch.mask.sum().clamp_min(1)).view(rows)
+        weighted = advantage * weight
+        pi = networks.distribution(out[ACTOR, :rows], networks.log_std)
+        action = (batch.action if self.spec.discrete else batch.extras["raw_action"]).view(rows, -1)
+        log_prob, pull_back = pi.log_prob(action[:, 0] if self.spec.discrete else action)
+        gradient: tuple[Tensor, ...] = pull_back(-weighted)
+        if config.entropy_coef > 0:
+            bonus = pi.entropy_gradient(weight * -config.entropy_coef)
+            gradient = tuple(a + b for a, b in zip(gradient, bonus, strict=True))
+        d_actor.copy_(gradient[0])
+        torch.mul(weighted, -2.0 * config.value_coef, out=d_value)
+        if self.small is not None:
+            self.small.parameter_gradient(x, hidden, d_out)
+        else:
+            parameter_gradient(networks.params, x[:rows], [h[:, :rows] for h in hidden], d_out, work, config.activation)
+        if networks.gaussian:
+            networks.d_log_std.copy_(gradient[-1])
+        norm = clip_norm_([networks.gradient], config.max_grad_norm)
+        rmsprop_(networks.flat, networks.gradient, networks.second, config.learning_rate, config.decay, config.epsilon)
         return {
-            "policy/loss": -(log_prob * advantage * weight).sum(),
-            "critic/loss": (advantage.square() * weight).sum(),
+            "policy/loss": -torch.dot(log_prob, weighted),
+            "critic/loss": torch.dot(advantage, weighted),
             "policy/entropy": pi.entropy().mean(),
-            "policy/grad_norm": norms[ACTOR],
-            "critic/grad_norm": norms[CRITIC],
+            "grad_norm": norm,
         }
 
     def policy(self) -> Policy:

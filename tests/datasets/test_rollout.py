@@ -105,11 +105,16 @@ def test_images_and_what_networks_remember_keep_shape_and_type():
     assert batch.extras["history.camera"].dtype == torch.uint8
 
 
-def test_each_observation_is_held_once():
+def test_a_batch_is_the_caller_s_to_write_on():
     rollout = Rollout(SPEC, N, T)
-    fill(rollout, ends=((0, 1), (2, 3)))
-    assert sum(x.numel() for x in rollout._obs.values()) == N * (T + 1) * 2  # every one, and the last successors
-    assert len(rollout._ends) == 2  # beside them only what a step with an end gave
+    seen = fill(rollout, ends=((0, 1), (2, 3)))
+    before = [(obs.clone(), step.next_obs["state"].clone(), step.reward.clone()) for obs, _, step in seen]
+    batch = rollout.sample(WHOLE, RNG)
+    for x in (batch.obs["state"], batch.next_obs["state"], batch.reward):
+        x.fill_(7.0)
+    for (obs, _, step), kept in zip(seen, before, strict=True):
+        for x, y in zip((obs, step.next_obs["state"], step.reward), kept, strict=True):
+            assert torch.equal(x, y)
 
 
 def test_requests_that_a_rollout_cannot_serve_are_refused():

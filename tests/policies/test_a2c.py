@@ -34,14 +34,16 @@ def rollout(spec: Spec, seed: int = 0, mask: torch.Tensor | None = None) -> Batc
 
 
 def written_plainly(learner: A2C, batch: Batch, weight: torch.Tensor):
-    """(parameters as leaves, their gradients clipped network by network, mean squared error of the critic)."""
+    """(parameters as leaves, their gradients clipped together, mean squared error of the critic)."""
     config, spec = learner.config, learner.spec
     params = [p.clone().requires_grad_() for p in learner.networks.params]
     log_std = learner.networks.log_std.clone().requires_grad_()
 
+    activate = {"tanh": torch.tanh, "relu": torch.relu, "elu": torch.nn.functional.elu}[config.activation]
+
     def outputs(x, k):
-        h = torch.tanh(x @ params[0][k] + params[1][k, 0])
-        h = torch.tanh(h @ params[2][k] + params[3][k, 0])
+        h = activate(x @ params[0][k] + params[1][k, 0])
+        h = activate(h @ params[2][k] + params[3][k, 0])
         return h @ params[4][k].T + params[5][k, 0]
 
     value = outputs(batch.obs["state"], CRITIC)[..., 0]
@@ -67,25 +69,26 @@ def written_plainly(learner: A2C, batch: Batch, weight: torch.Tensor):
     loss = loss + config.value_coef * value_loss
     leaves = params if spec.discrete else [*params, log_std]
     gradient = list(torch.autograd.grad(loss, leaves))
-    norms = [sum((g[k] if i < len(params) else g).square().sum() for i, g in enumerate(gradient) if k == ACTOR or
-                 i < len(params)).sqrt() for k in (ACTOR, CRITIC)]  # fmt: skip
-    for i, g in enumerate(gradient):
-        for k in (ACTOR, CRITIC):
-            part = g[k] if i < len(params) else g
-            if i < len(params) or k == ACTOR:
-                part.mul_((config.max_grad_norm / (norms[k] + 1e-6)).clamp_max(1.0))
+    norm = torch.cat([g.flatten() for g in gradient]).norm()
+    gradient = [g * (config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0) for g in gradient]
     return [leaf.detach() for leaf in leaves], gradient, value_loss.item()
 
 
 @pytest.mark.parametrize("spec", [CHOICES, PUSHES], ids=["choices", "pushes"])
-@pytest.mark.parametrize("settings", [{}, {"gae_lambda": 0.9, "entropy_coef": 0.05, "max_grad_norm": 0.01}])
+@pytest.mark.parametrize("settings", [
+    {}, {"gae_lambda": 0.9, "entropy_coef": 0.05, "max_grad_norm": 0.01}, {"activation": "relu"}, {"activation": "elu"}
+])  # fmt: skip
 @pytest.mark.parametrize("masked", [False, True])
-def test_an_update_equals_one_written_plainly_under_autograd(masked, settings, spec):
+@pytest.mark.parametrize("small", [False, True])
+def test_an_update_equals_one_written_plainly_under_autograd(small, masked, settings, spec):
     mask = None
     if masked:
         mask = torch.ones(N, T, dtype=torch.bool)
         mask[0, 2] = False  # the step in which a simulator reset itself
     learner = A2C(spec, A2CConfig(hidden=(6, 5), **settings), N, 0)
+    assert learner.small is not None  # in numpy
+    if not small:
+        learner.small = None
     weight = torch.full((N, T), 1 / (N * T)) if mask is None else mask / mask.sum()
     for seed in range(2):  # the second update starts from another mean square
         batch = rollout(spec, seed, mask)
@@ -94,7 +97,10 @@ def test_an_update_equals_one_written_plainly_under_autograd(masked, settings, s
         metrics = learner.update(batch)
         start = 0
         ours = learner.networks.params if spec.discrete else [*learner.networks.params, learner.networks.log_std]
-        for mine, p, g in zip(ours, leaves, gradient, strict=True):
+        found = learner.networks.gradient.split([p.numel() for p in ours] if not spec.discrete else
+                                                [*(p.numel() for p in ours), 0])  # fmt: skip
+        for mine, p, d, g in zip(ours, leaves, found, gradient, strict=False):
+            torch.testing.assert_close(d.view_as(g), g, atol=1e-6, rtol=1e-4)
             s = square[start : start + p.numel()].view_as(p)
             start += p.numel()
             s = 0.99 * s + 0.01 * g.square()
@@ -134,7 +140,7 @@ def test_a_reward_that_is_not_a_number_shows_in_the_metrics():
     learner, batch = A2C(CHOICES, A2CConfig(hidden=(4, 4)), N, 0), rollout(CHOICES)
     batch.reward[0, 0] = torch.nan
     metrics = learner.update(batch)
-    assert metrics["critic/loss"].isnan() and metrics["critic/grad_norm"].isnan()
+    assert metrics["critic/loss"].isnan() and metrics["grad_norm"].isnan()
 
 
 @pytest.mark.parametrize(("change", "message"), [
