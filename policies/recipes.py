@@ -153,9 +153,9 @@ def ppo_lstm() -> Recipe:
 
     settings = PPOConfig(
         lstm=64, sequence=16, hidden=(64,), activation="tanh", collect_steps=64, epochs=4, minibatches=4,
-        discount=0.99, normalize_returns=True,
+        discount=0.99, max_learning_rate=1e-3, normalize_returns=True,
     )  # fmt: skip
-    return Recipe(PPO, settings, RunSettings(num_envs=32, steps=200_000))
+    return Recipe(PPO, settings, RunSettings(num_envs=32, steps=150_000))
 
 
 def sac() -> Recipe:
