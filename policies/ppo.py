@@ -87,6 +87,7 @@ class PPO:
         rate = torch.tensor(config.learning_rate, device=self.device)
         self.rates = Rates(rate, rate.clone(), rate.clone(), torch.tensor(config.penalty, device=self.device))
         self.steps = 0  # environment steps learned from, over all worlds
+        self._noise: list[Tensor] = []  # of the rest of the rollout, last first
         self._refresh()
 
     def make_buffer(self) -> Rollout:
@@ -119,9 +120,15 @@ class PPO:
         if self.spec.discrete:
             choice = torch.multinomial(torch.softmax(out, -1), 1, generator=self.generator)
             return choice.to(home), dict(state), {**after, **memory}
-        noise = torch.randn(out.shape, generator=self.generator, device=self.device)
-        raw_action = torch.addcmul(out, self._std, noise)
+        raw_action = torch.addcmul(out, self._std, self._next_noise(out))
         return raw_action.clamp(-1.0, 1.0).to(home), {"raw_action": raw_action, **state}, {**after, **memory}
+
+    def _next_noise(self, out: Tensor) -> Tensor:
+        """Standard normal numbers like `out` (N, A), drawn for a whole rollout at a time, since a call costs more."""
+        if not self._noise or self._noise[-1].shape != out.shape:
+            shape = (self.collect_steps, *out.shape)
+            self._noise = list(torch.randn(shape, generator=self.generator, device=self.device).unbind())
+        return self._noise.pop()
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Several epochs of policy improvement and value regression on one rollout (N, T)."""
@@ -140,6 +147,7 @@ class PPO:
         metrics |= zip(METRICS, (sums / count).unbind(), strict=True)
         metrics |= self._after(data, old_log_std)
 
+        self._noise.clear()
         self.steps += batch.reward.numel()
         if config.final_log_std is not None and networks.gaussian:  # after the update, as the normalizer
             scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
@@ -286,6 +294,7 @@ class PPO:
         return {
             "networks": {name: tensor.clone() for name, tensor in self._tensors().items()},
             "generator": self.generator.get_state(),
+            "noise": torch.stack(self._noise) if self._noise else torch.empty(0),
             "normalizer": {} if self.normalizer is None else self.normalizer.state_dict(),
             "returns": {} if self.returns is None else self.returns.state_dict(),
             "steps": self.steps,
@@ -295,6 +304,7 @@ class PPO:
         for name, tensor in self._tensors().items():
             tensor.copy_(state["networks"][name])  # in place: views and graphs hold on to these very tensors
         self.generator.set_state(state["generator"].cpu())
+        self._noise = list(state["noise"].to(self.device).unbind())
         if self.normalizer is not None:
             self.normalizer.load_state_dict(state["normalizer"])
         if self.returns is not None:

@@ -95,7 +95,7 @@ def test_before_the_first_gradient_step_the_ratio_is_one_in_every_update(normali
 
 
 def test_advantages_bootstrap_from_true_successors_with_few_extra_values():
-    learner, env = PPO(SPEC, SMALL, N, seed=0), Walk()
+    learner, env = PPO(SPEC, dataclasses.replace(SMALL, log_std=0.5), N, seed=0), Walk()
     learner.update(collect(learner, env))
     batch = collect(learner, env)
     assert batch.terminated.any() and batch.truncated.any()
@@ -354,6 +354,27 @@ def _leaves_are_plain(value):
             _leaves_are_plain(v)
     else:
         assert isinstance(value, torch.Tensor | int | float | str)
+
+
+def test_a_learner_saved_in_the_middle_of_a_rollout_draws_the_same_noise():
+    learner, restored = PPO(SPEC, SMALL, N, seed=0), PPO(SPEC, SMALL, N, seed=1)
+    obs = {"state": torch.ones(N, 3)}
+    learner.act(obs, {})
+    restored.load_state_dict(learner.state_dict())
+    for _ in range(2 * T):  # also beyond what was drawn
+        assert torch.equal(learner.act(obs, {})[1]["raw_action"], restored.act(obs, {})[1]["raw_action"])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("rows", [1, 500])
+def test_acting_equals_the_batched_pass_whichever_library_multiplies(rows, activation):
+    learner = PPO(SPEC, dataclasses.replace(SMALL, activation=activation), N, seed=0)
+    learner.update(collect(learner, Walk()))  # the weights have moved since the networks were made
+    x = seen(learner, torch.randn(rows, 3, generator=torch.Generator().manual_seed(0)))
+    kept = x.vector.clone()
+    out, _ = learner.networks.act(x)
+    torch.testing.assert_close(out, learner.networks.evaluate(x)[0], atol=1e-6, rtol=1e-5)
+    assert torch.equal(x.vector, kept)
 
 
 def test_the_same_seed_gives_the_same_learner_and_no_global_randomness_is_used():
