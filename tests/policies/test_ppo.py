@@ -95,8 +95,9 @@ def test_before_the_first_gradient_step_the_ratio_is_one_in_every_update(normali
 
 
 def test_advantages_bootstrap_from_true_successors_with_few_extra_values():
-    learner, env = PPO(SPEC, dataclasses.replace(SMALL, log_std=0.5), N, seed=0), Walk()
+    learner, env = PPO(SPEC, SMALL, N, seed=0), Walk()
     learner.update(collect(learner, env))
+    env.x[:2, 0] = 2.0  # so far right that whatever they do ends their episodes
     batch = collect(learner, env)
     assert batch.terminated.any() and batch.truncated.any()
     rows = learner._prepare(batch)[0].rows
