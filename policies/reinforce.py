@@ -9,11 +9,11 @@
     less     b         none | the mean of Psi | V(s_t)                which changes the variance, not the expectation
 
 The exact gradient carries discount^t (`discount_weight`), but for `total`, which is discounted from the start already.
-Nearly everybody leaves it out, which is biased and works better. With V(s_t) as baseline the critic is fitted to the
-returns by `value_steps` steps of Adam after the policy's step, so that an episode's own return never serves as its own
-baseline; where time ran out it also gives the rest of the return. gae with a critic is the lecture's actor-critic, with
-the slips of its pseudo-code corrected: gradients are added to the parameters, ascending for the policy and descending
-for the critic.
+Nearly everybody leaves it out, which is biased and lets late steps count as much as early ones. With V(s_t) as baseline
+the critic is fitted to the returns by `value_steps` steps of Adam after the policy's step, so that an episode's own
+return never serves as its own baseline; where time ran out it also gives the rest of the return. gae with a critic is
+the lecture's actor-critic, with the slips of its pseudo-code corrected: gradients are added to the parameters,
+ascending for the policy and descending for the critic.
 
 Legend: M episodes, T time, R rows (steps of all episodes), A action, D observation.
 """

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/train.md", "docs/ppo.md", "docs/dqn.md", "docs/sac.md", "docs/deploy.md", "docs/policy-file.md"]
+PAGES = [
+    "docs/train.md",
+    "docs/ppo.md",
+    "docs/dqn.md",
+    "docs/sac.md",
+    "docs/policy-gradients.md",
+    "docs/tabular.md",
+    "docs/deploy.md",
+    "docs/policy-file.md",
+]
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
