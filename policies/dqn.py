@@ -52,6 +52,7 @@ class DQNConfig:
         (), "Layers for a camera, [channels, kernel, stride] each; none for tasks without one."
     )
     learning_rate: float = setting(5e-4, "Step size of the optimizer.")
+    anneal: bool = setting(False, "Whether that step size falls in a straight line to 0 at the planned end.")
     optimizer: Literal["adam", "rmsprop"] = setting("adam", "adam, or rmsprop: centred, with the constants of Nature.")
     loss: Literal["huber", "squared"] = setting(
         "huber", "Of the error y - Q: huber, which clips its derivative to 1 as Nature does, or squared."
@@ -276,11 +277,14 @@ class DQN:
 
     def _step(self, gradient: Tensor) -> None:
         c = self.config
+        rate = c.learning_rate
+        if c.anneal and self._planned_steps > 0:
+            rate = linear_schedule(self.steps, rate, 0.0, self._planned_steps)
         if c.optimizer == "adam":
             self._adam_steps.add_(1.0)
-            adam_([self._weights], [gradient], self.moments, self._adam_steps, c.learning_rate)
+            adam_([self._weights], [gradient], self.moments, self._adam_steps, rate)
         else:  # the gradient is the batch's mean here, and its square smaller by B^2
-            centred_rmsprop_([self._weights], [gradient], self.moments, c.learning_rate,
+            centred_rmsprop_([self._weights], [gradient], self.moments, rate,
                              RMSPROP_MIN_SQUARE / c.batch_size**2)  # fmt: skip
         self.updates += 1
 

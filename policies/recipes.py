@@ -215,8 +215,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("dqn", "gym:CartPole-v1"): {
         "steps": 50_000,
-        "hidden": (128, 128),
+        "hidden": (64, 64),
         "learning_rate": 1e-3,
+        "anneal": True,
         "batch_size": 64,
         "capacity": 50_000,
         "collect_steps": 2,
@@ -227,6 +228,7 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
         "num_envs": 4,
         "steps": 150_000,
         "hidden": (128, 128),
+        "anneal": True,
         "capacity": 150_000,
         "updates": 2,
         "n_step": 3,

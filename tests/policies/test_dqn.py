@@ -266,6 +266,17 @@ def test_a_loss_that_is_not_a_number_is_seen_in_the_metrics():
     assert learner.network.weights.isnan().any()
 
 
+def test_an_annealed_step_size_is_nothing_at_the_planned_end():
+    learner = DQN(vector_spec(), replace(SMALL, anneal=True), 1, 0, planned_steps=100)
+    moved = []
+    for steps in (0, 50, 100):
+        twin = DQN(vector_spec(), replace(SMALL, anneal=True), 1, 0, planned_steps=100)
+        twin.steps = steps
+        twin.update(random_batch(twin.spec, 6))
+        moved.append((twin.network.weights - learner.network.weights).abs().max().item())
+    assert moved[0] == pytest.approx(2 * moved[1], rel=1e-3) and moved[2] == 0.0
+
+
 def test_the_target_network_is_copied_every_so_many_updates():
     learner = DQN(vector_spec(), SMALL, 1, 0)
     same = []
