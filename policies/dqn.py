@@ -77,7 +77,10 @@ class DQNConfig:
     prioritized: bool = setting(False, "Whether transitions with a large error are drawn more often.")
     priority_exponent: float = setting(0.6, "How much more often: in proportion to the error to this power.")
     importance: float = setting(0.4, "How far weights undo that at first; wholly (1) at the planned end.")
-    reward_clip: float | None = setting(None, "Bound on what is learned from one reward; none leaves it alone.")
+    reward_scale: float = setting(
+        1.0, "Factor on every reward that is learned from; errors should be about 1 for huber."
+    )
+    reward_clip: float | None = setting(None, "Bound on a reward thus scaled; none leaves it alone.")
     normalize_obs: bool = setting(False, "Whether networks see vectors with running mean 0 and deviation 1.")
 
     def __post_init__(self) -> None:
@@ -97,6 +100,7 @@ class DQNConfig:
         number("learning_starts", f"at least batch_size {self.batch_size}", lambda x: x >= self.batch_size)
         require(self.learning_starts <= self.capacity, "learning_starts", self.learning_starts,
                 f"at most capacity {self.capacity}")  # fmt: skip
+        number("reward_scale", "a number above 0", lambda x: x > 0)
         for name in ("max_grad_norm", "reward_clip"):
             if getattr(self, name) is not None:
                 number(name, "a number above 0, or none", lambda x: x > 0)
@@ -187,8 +191,10 @@ class DQN:
         return linear_schedule(self.steps - c.learning_starts, c.epsilon_start, c.epsilon_end, length)
 
     def make_buffer(self) -> Replay:
-        kind = Replay if self.config.reward_clip is None else _clipping_replay(self.config.reward_clip)
-        return kind(self.spec, self.num_envs, self.config.capacity, self.device)
+        c = self.config
+        changed = c.reward_scale != 1.0 or c.reward_clip is not None
+        kind = _scaling_replay(c.reward_scale, c.reward_clip) if changed else Replay
+        return kind(self.spec, self.num_envs, c.capacity, self.device)
 
     def updates_due(self, env_steps: int) -> int:
         """`updates` after every collect phase, once the random phase is over."""
@@ -354,11 +360,12 @@ def _require_choices(spec: Spec, config: DQNConfig) -> None:
                                  f"{height} x {width}; use smaller kernels or strides")  # fmt: skip
 
 
-def _clipping_replay(bound: float) -> type[Replay]:
-    """A replay that bounds every reward as it comes in: before n of them are summed."""
+def _scaling_replay(scale: float, bound: float | None) -> type[Replay]:
+    """A replay that scales and bounds every reward as it comes in: before n of them are summed."""
+    limit = math.inf if bound is None else bound
 
-    class ClippingReplay(Replay):
+    class ScalingReplay(Replay):
         def add(self, obs: Mapping[str, Tensor], action: Tensor, extras: Mapping[str, Tensor], step: Step) -> None:
-            super().add(obs, action, extras, replace(step, reward=step.reward.clamp(-bound, bound)))
+            super().add(obs, action, extras, replace(step, reward=(scale * step.reward).clamp(-limit, limit)))
 
-    return ClippingReplay
+    return ScalingReplay

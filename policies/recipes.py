@@ -213,26 +213,29 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm
 TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
+    # values near 100 would make every fall an outlier, which Huber's loss hardly learns from: hence reward_scale
     ("dqn", "gym:CartPole-v1"): {
         "steps": 50_000,
         "hidden": (64, 64),
-        "learning_rate": 1e-3,
+        "learning_rate": 2.3e-3,
         "anneal": True,
         "batch_size": 64,
         "capacity": 50_000,
-        "collect_steps": 2,
         "n_step": 3,
         "tau": 0.01,
+        "reward_scale": 0.1,
     },
     ("dqn", "gym:LunarLander-v3"): {
         "num_envs": 4,
         "steps": 150_000,
         "hidden": (128, 128),
+        "learning_rate": 1e-3,
         "anneal": True,
         "capacity": 150_000,
         "updates": 2,
         "n_step": 3,
         "tau": 0.005,
+        "reward_scale": 0.1,
         "epsilon_fraction": 0.25,
         "epsilon_end": 0.02,
         "evaluations": 15,
