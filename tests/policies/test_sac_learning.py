@@ -47,11 +47,10 @@ def test_halfcheetah_in_100_000_steps(tmp_path):
 @pytest.mark.learning
 @pytest.mark.long
 @pytest.mark.timeout(14_400)
-@pytest.mark.parametrize("task", ["gym:HalfCheetah-v5", "reach/fr3"])
-def test_the_large_recipe_beats_the_plain_one_at_100_000_steps(task, tmp_path):
-    means = {}
+def test_the_large_recipe_beats_the_plain_one_at_100_000_steps(tmp_path):
+    task, means = "gym:HalfCheetah-v5", {}
     for algorithm in ("sac", "sac/large"):
-        scores = [learn(algorithm, task, tmp_path / algorithm.replace("/", "-") / str(seed), seed, 100, steps=100_000,
+        scores = [learn(algorithm, task, tmp_path / algorithm.replace("/", "-") / str(seed), seed, 20, steps=100_000,
                         precision=PRECISION) for seed in (0, 1)]  # fmt: skip
         means[algorithm] = float(np.mean([score.return_mean for score in scores]))
     print(task, means)
