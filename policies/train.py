@@ -145,7 +145,11 @@ class _Run:
         before = self.seconds
         with _interrupts() as interrupted:
             while self.steps < self.run.steps:
-                obs = self._iterate(obs)
+                try:
+                    obs = self._iterate(obs)
+                except Exception:  # where a policy has turned to NaN, the worlds or the sampling refuse its actions
+                    self._require_sound()
+                    raise
                 self.seconds = before + time.monotonic() - started
                 if self.steps >= self.next_log:
                     self._log()
@@ -199,21 +203,34 @@ class _Run:
         self.next_eval = _next_multiple(self.steps, self.run.steps, self.run.evaluations)
 
     def _log(self) -> None:
+        bad = getattr(self.env, "bad_worlds", None)  # worlds contained since the run began
         values = {"seconds": self.seconds, **self.episodes.take(), **self._require_finite(self.metrics.means())}
+        if bad is not None:
+            values["train/bad_worlds"] = float(bad)
         self.metrics.clear()
         self.folder.write_metrics(self.steps, values)
         self.next_log = _next_multiple(self.steps, self.run.steps, self.run.log_points)
         if self.progress is not None:
             self.progress(self.steps, self.run.steps, values)
 
+    def _require_sound(self) -> None:
+        """Raise unless the metrics since the last log line and everything that the learner keeps are finite."""
+        self._require_finite(self.metrics.means())
+        if bad := _not_finite(self.learner.state_dict()):
+            raise self._not_finite_error(f"{bad} of the learner")
+
     def _require_finite(self, values: dict[str, float]) -> dict[str, float]:
         if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-            good = self.folder.checkpoint if has_checkpoint(self.folder.checkpoint) else "none yet"
-            raise RunError(f"{bad[0]} is not finite at step {self.steps}; the run stops; last good checkpoint: {good}")
+            raise self._not_finite_error(bad[0])
         return values
+
+    def _not_finite_error(self, what: str) -> RunError:
+        good = self.folder.checkpoint if has_checkpoint(self.folder.checkpoint) else "none yet"
+        return RunError(f"{what} is not finite at step {self.steps}; the run stops; last good checkpoint: {good}")
 
     def _evaluate(self) -> None:
         self.next_eval = _next_multiple(self.steps, self.run.steps, self.run.evaluations)
+        self._require_sound()
         policy = self.learner.policy()
         self.last = evaluate(
             policy, self.task, self.run.eval_episodes, self.run.seed, self.randomization or "none",
@@ -255,7 +272,7 @@ class _Run:
     def _save(self) -> None:
         """A checkpoint; only of finite numbers."""
         began = time.monotonic()
-        self._require_finite(self.metrics.means())
+        self._require_sound()
         state = {
             "env": self.env.state_dict(),
             "learner": self.learner.state_dict(),
@@ -367,6 +384,21 @@ def _next_multiple(steps: int, total: int, parts: int) -> float:
     if parts == 0:
         return math.inf
     return (math.floor(steps * parts / total) + 1) * total / parts
+
+
+def _not_finite(state: Any, path: str = "") -> str:
+    """The path of the first number, array or tensor in nested dicts and lists that is not finite; "" for none."""
+    if isinstance(state, Mapping):
+        parts = state.items()
+    elif isinstance(state, list | tuple):
+        parts = enumerate(state)
+    elif isinstance(state, Tensor):
+        return path if state.is_floating_point() and not bool(torch.isfinite(state).all()) else ""
+    elif isinstance(state, np.ndarray):
+        return path if state.dtype.kind == "f" and not np.isfinite(state).all() else ""
+    else:
+        return path if isinstance(state, float) and not math.isfinite(state) else ""
+    return next((bad for key, part in parts if (bad := _not_finite(part, f"{path}/{key}" if path else str(key)))), "")
 
 
 def randomization_of(env: Any) -> dict[str, Any] | None:
