@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = add("train", _train, "train a policy in simulation", _TRAIN_EXAMPLES, add_help=False)
     p.add_argument("-h", "--help", action=_TrainHelp, nargs=0, help="this, or with ALGO every setting of it")
-    p.add_argument("algorithm", nargs="?", metavar="ALGO", help="ppo or sac; left out with --resume")
+    p.add_argument("algorithm", nargs="?", metavar="ALGO", help="a recipe, from the list below; left out with --resume")
     p.add_argument("--task", help="reach/fr3, gym:ID for any Gymnasium environment, or py:module:attribute")
     p.add_argument("--num-envs", type=int, metavar="N", help="worlds stepped together")
     p.add_argument("--steps", type=int, metavar="N", help="environment steps over all worlds; the total when resuming")
@@ -177,13 +177,19 @@ The supervisor is not a safety-rated system: a real arm needs a hardware stop wi
 
 
 class _TrainHelp(argparse.Action):
-    """`poise train --help`, and `poise train ALGO --help` with every setting of the algorithm."""
+    """`poise train --help` with every recipe, and `poise train ALGO --help` with every setting of one."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        from .policies.recipes import RECIPES, recipe
+
         parser.print_help()
         algorithm = getattr(namespace, "algorithm", None)
-        if algorithm:
-            from .policies.recipes import recipe
+        if not algorithm:
+            print("\nrecipes (`poise train ALGO --help` lists the settings of one):")
+            width = max(map(len, RECIPES))
+            for name, make in RECIPES.items():
+                print(f"  {name:<{width}}  {(make.__doc__ or '').strip().splitlines()[0]}")
+        else:
             from .policies.settings import describe
 
             chosen = recipe(algorithm, getattr(namespace, "task", None))

@@ -19,7 +19,7 @@ from .evaluate import Acts, require_same_spec
 
 
 class Player:
-    """The episodes that `film` and `evaluate` would start under this seed, one step at a time.
+    """The episodes that `film` would show under this seed, one step at a time.
 
     Attributes: `episode` (counted from 0), `steps`, `rewards` of the open episode, `total` its return, and
     `results`, one (return, length, success or None) for every episode that ended.

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from poise.cli import main
+from poise.policies.recipes import RECIPES
 
 QUICK = ["--set", "num_envs=4", "--set", "collect_steps=8", "--set", "hidden=8,8", "--set", "evaluations=1",
          "--set", "eval_episodes=2", "--steps", "128"]  # fmt: skip
@@ -29,7 +30,7 @@ def test_help_teaches_and_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", sorted(RECIPES))
 def test_train_help_prints_every_setting_with_default_and_meaning(capsys, algorithm):
     with pytest.raises(SystemExit) as exit:
         main(["train", algorithm, "--help"])
@@ -38,9 +39,49 @@ def test_train_help_prints_every_setting_with_default_and_meaning(capsys, algori
     assert "learning_rate" in out and "checkpoint_seconds" in out and "discount " in out
 
 
+def test_train_help_without_an_algorithm_lists_every_recipe_with_a_line(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in RECIPES:
+        (line,) = [line for line in lines if line.strip().partition(" ")[0] == name]
+        assert len(line.strip().removeprefix(name).strip()) > 20, f"{name} says nothing of itself"
+
+
+@pytest.mark.parametrize("algorithm", sorted(RECIPES))
+def test_a_learning_rate_of_nan_is_refused_by_every_recipe(capsys, algorithm):
+    code, _, err = call(capsys, "train", algorithm, "--task", "gym:CartPole-v1", "--set", "learning_rate=nan")
+    assert code == 2 and "learning_rate = nan" in err and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "task", "message"),
+    [
+        ("dqn", "gym:Pendulum-v1", "chooses one of n actions, and this task's are continuous"),
+        ("dqn/nature", "reach/fr3", "chooses one of n actions"),
+        ("a2c", "gym:poise/Catch-v0", "reads flat observations; this task has camera"),
+        ("reinforce/total", "gym:poise/Catch-v0", "reads flat observations"),
+        ("actor_critic", "gym:ALE/Pong-v5", "reads flat observations"),
+        ("ppo", "gym:Blackjack-v1", "observation space Tuple"),
+    ],
+)
+def test_an_algorithm_that_cannot_take_the_task_says_so_in_one_line(capsys, tmp_path, algorithm, task, message):
+    code, _, err = call(capsys, "train", algorithm, "--task", task, "--steps", "100", "--out", "run")
+    assert code == 2 and err.count("\n") == 1 and message in err, err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "dqn/nature", "sac", "sac/large", "sac/pixels"])
+def test_a_batch_larger_than_the_buffer_is_refused(capsys, algorithm):
+    code, _, err = call(capsys, "train", algorithm, "--task", "gym:CartPole-v1", "--set", "batch_size=64",
+                        "--set", "capacity=32", "--set", "learning_starts=16")  # fmt: skip
+    assert code == 2 and "64" in err and "32" in err and err.count("\n") == 1, err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["train", "sac/larg", "--task", "reach/fr3"], "did you mean sac/large"),
         (["train", "ppoo", "--task", "reach/fr3"], "unknown algorithm 'ppoo'; did you mean ppo"),
         (["train", "ppo", "--task", "reech/fr3"], "did you mean reach/fr3"),
         (["train", "ppo", "--task", "gym:HalfCheeta-v5"], "HalfCheetah"),

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/train.md",
+    "docs/evaluate.md",
     "docs/ppo.md",
     "docs/dqn.md",
     "docs/sac.md",
