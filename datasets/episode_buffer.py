@@ -34,7 +34,7 @@ class EpisodeBuffer:
         self._begun = np.zeros(num_envs, np.int64)  # row at which the open episode of each world began
         self._episodes: list[tuple[int, int, int]] = []  # world, first row, row after the last
         self._rows: list[dict[str, Tensor]] = []  # since the last update; name -> (N, ...)
-        self._added = 0  # rows ever
+        self._saves = 0  # each to a file of its own: the checkpoint before names one until the next is complete
 
     @property
     def num_rows(self) -> int:
@@ -52,7 +52,6 @@ class EpisodeBuffer:
         for group in self._groups:
             row[f"obs/{group}"], row[f"next_obs/{group}"] = obs[group], step.next_obs[group]
         self._rows.append(row)
-        self._added += 1
         ended = step.ended.numpy(force=True)
         if np.logical_or.reduce(ended):
             done = step.done.numpy(force=True)
@@ -98,11 +97,12 @@ class EpisodeBuffer:
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the rows since the last update as one new file."""
-        manifest = {"begun": self._begun.tolist(), "episodes": [list(e) for e in self._episodes], "added": self._added,
-                    "rows": len(self._rows), "file": None}  # fmt: skip
+        self._saves += 1
+        manifest = {"begun": self._begun.tolist(), "episodes": [list(e) for e in self._episodes],
+                    "rows": len(self._rows), "saves": self._saves, "file": None}  # fmt: skip
         if self._rows:
             columns = {name: torch.stack([row[name] for row in self._rows]) for name in self._rows[0]}
-            manifest["file"] = write_tensors(folder, f"episodes-{self._added}.safetensors", columns)
+            manifest["file"] = write_tensors(folder, f"episodes-{self._saves}.safetensors", columns)
         return manifest
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ class EpisodeBuffer:
                            f"{self._num_envs}; resume with the settings that the run was started with")  # fmt: skip
         self._begun = np.array(manifest["begun"], np.int64)
         self._episodes = [(int(w), int(first), int(end)) for w, first, end in manifest["episodes"]]
-        self._added, self._rows = int(manifest["added"]), []
+        self._saves, self._rows = int(manifest["saves"]), []
         if manifest["file"] is not None:
             columns = read_tensors(folder, manifest["file"], {})
             self._rows = [{name: column[t] for name, column in columns.items()} for t in range(manifest["rows"])]

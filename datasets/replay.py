@@ -24,7 +24,8 @@ use; a file whose rows are all overwritten drops out of it.
     replay-<first step>-<end step>.safetensors
         obs.<group>   (steps, N, ...)      action (steps, N, A)     reward, terminated, truncated, valid, age (steps, N)
         side.key      (k,)                 side.<group> (k, ...)    head.<group> (N, ...)
-    priorities-<end step>.safetensors      where rows are drawn by priority
+    priorities-<save>.safetensors          where rows are drawn by priority; its number is new each time, as the
+                                           checkpoint before lives from its own file until the next is complete
 
 Legend: N worlds, T rows, B batch, A action, h history, n steps of a row.
 """
@@ -93,6 +94,7 @@ class Replay:
         self._steps = 0  # rows ever added
         self._folder: Path | None = None  # where the segments lie
         self._segments: list[dict[str, Any]] = []  # {"file", "first", "end", "bytes", "crc32"}
+        self._saves = 0
 
     def _empty(self, *shape: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)  # memory is taken as rows come
@@ -343,7 +345,9 @@ class Replay:
                     "segments": [dict(s) for s in self._segments]}  # fmt: skip
         if self._priorities is not None:
             state = {name: torch.from_numpy(array) for name, array in self._priorities.state_dict().items()}
-            manifest["priorities"] = write_tensors(folder, f"priorities-{self._steps}.safetensors", state)
+            self._saves += 1
+            written = write_tensors(folder, f"priorities-{self._saves}.safetensors", state)
+            manifest["priorities"] = {**written, "number": self._saves}
         return manifest
 
     def _segment(self, first: int) -> dict[str, Tensor]:
@@ -385,6 +389,7 @@ class Replay:
         self._tie_rows(oldest)
         self._priorities = None
         if (named := manifest.get("priorities")) is not None:
+            self._saves = int(named["number"])
             state = read_tensors(folder, named, PRIORITIES)
             self._priorities = Priorities.restored({name: t.numpy() for name, t in state.items()})
 

@@ -89,6 +89,21 @@ def test_what_was_saved_goes_on_as_if_nothing_had_happened(tmp_path):
     assert second.num_rows == 0 and not second.ready
 
 
+def test_a_save_at_the_same_step_leaves_the_file_of_the_one_before_alone(tmp_path, monkeypatch):
+    buffer = EpisodeBuffer(SPEC, 2, 1)
+    fill(buffer, ["..", "t."])
+    manifest = buffer.save(tmp_path)
+    for _ in range(2):
+        buffer = EpisodeBuffer(SPEC, 2, 1)
+        buffer.load(tmp_path, manifest)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            with pytest.raises(OSError, match="No space"):
+                buffer.save(tmp_path)
+    buffer.load(tmp_path, manifest)
+    assert buffer.num_rows == 4
+
+
 def test_refusals_say_what_to_do(tmp_path):
     buffer = EpisodeBuffer(SPEC, 2, 1)
     fill(buffer, ["t", "."])

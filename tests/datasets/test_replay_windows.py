@@ -294,3 +294,25 @@ def test_priorities_that_are_none_and_a_change_of_power_are_refused():
         replay.set_priorities(batch.rows, torch.tensor([1.0, torch.inf]))
     with pytest.raises(UsageError, match=r"power 1.0, and cannot change to 0.5"):
         replay.sample(Sample(2, priority=0.5), np.random.default_rng(0))
+
+
+def test_a_save_leaves_the_files_of_the_one_before_alone(tmp_path, monkeypatch):
+    """Also at the same step: until its manifest is in place, a checkpoint lives from the files it names."""
+    worlds, replay = Episodes(1), Replay(SPEC, 1, 8)
+    for _ in range(8):
+        worlds.play(replay, ".")
+    request = Sample(4, priority=1.0)
+    batch = replay.sample(request, np.random.default_rng(0))
+    manifest = replay.save(tmp_path)
+    for _ in range(2):
+        replay = Replay(SPEC, 1, 8)
+        replay.load(tmp_path, manifest)
+        replay.set_priorities(batch.rows, torch.full((4,), 9.0))
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            with pytest.raises(OSError, match="No space"):
+                replay.save(tmp_path)
+        replay.save(tmp_path)
+    other = Replay(SPEC, 1, 8)
+    other.load(tmp_path, manifest)
+    assert other.sample(request, np.random.default_rng(0)).rows.tolist() == batch.rows.tolist()
