@@ -171,7 +171,7 @@ def browser():
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         page = chromium.new_page(viewport={"width": 1280, "height": 800})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)  # software rendering, on a busy machine
         yield page
         chromium.close()
 
