@@ -165,7 +165,9 @@ class PPO:
         if self.normalizer is not None and self.groups:
             document["normalizer_clip"] = self.normalizer.clip
             tensors["normalizer.mean"], tensors["normalizer.std"] = self._statistics
-        return Policy(self.spec, "ppo", document, tensors)
+        # the critic's unit, for whoever goes on learning from this file; acting does not need it
+        scale = {} if self.returns is None else {"reward_scale": self.returns.scale.item()}
+        return Policy(self.spec, "ppo", document, tensors, provenance=scale)
 
     def _network_document(self) -> dict[str, Any]:
         """The actor's network as the policy file describes it, but for the normalizer."""

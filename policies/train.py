@@ -251,7 +251,7 @@ class _Run:
 
     def _write_policy(self, name: str) -> None:
         policy: Policy = self.learner.policy()
-        policy.provenance = {
+        policy.provenance |= {
             "algorithm": self.algorithm,
             "task": self.task,
             "seed": self.run.seed,

@@ -26,6 +26,7 @@ def test_the_rehearsal_leaves_everything_that_the_demo_promises(tmp_path):
 
 
 @pytest.mark.learning
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_demo_reaches_and_deploys(tmp_path, seed):

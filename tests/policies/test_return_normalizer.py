@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import poise
 from poise.policies.return_normalizer import ReturnNormalizer
 
 
@@ -48,3 +49,11 @@ def test_it_is_restored_to_the_bit():
     for normalizer in (a, b):
         normalizer.update(reward, done)
     assert torch.equal(a.scale, b.scale) and torch.equal(a.carry, b.carry)
+
+
+def test_the_scale_of_rewards_travels_in_the_policy_file(tmp_path):
+    settings = {"seed": 0, "steps": 512, "collect_steps": 64, "minibatches": 4, "evaluations": 0}
+    run = poise.train("ppo/mujoco", "gym:Pendulum-v1", tmp_path / "run", settings=settings)
+    policy = poise.load_policy(run.policy)
+    assert policy.provenance["reward_scale"] > 1.0  # Pendulum's rewards are of order -5
+    assert policy.provenance["task"] == "gym:Pendulum-v1"
