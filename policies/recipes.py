@@ -228,10 +228,10 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("dqn", "gym:LunarLander-v3"): {
         "num_envs": 4,
         "steps": 150_000,
-        "hidden": (128, 128),
+        "hidden": (256, 256),
         "anneal": True,
         "capacity": 150_000,
-        "updates": 2,
+        "updates": 4,
         "n_step": 3,
         "tau": 0.005,
         "epsilon_fraction": 0.25,
