@@ -98,5 +98,5 @@ def test_an_env_that_ignores_its_seed_is_noticed():
         def reset(self, seed):
             return super().reset(0)
 
-    with pytest.raises(AssertionError, match="another seed gave the same first observations"):
+    with pytest.raises(AssertionError, match="another seed gave the same trajectory"):
         check_vec_env(lambda n: Deaf(n, lambda s, e: s))
