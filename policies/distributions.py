@@ -128,10 +128,16 @@ def categorical_log_prob(action: Tensor, logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, -1).gather(-1, action[..., None])[..., 0]
 
 
-def categorical_log_prob_gradient(action: Tensor, logits: Tensor, d_log_prob: Tensor) -> Tensor:
-    """dJ/dlogits (B, n) of a loss J with dJ/dlog_prob (B,): one where it was chosen, minus the probability."""
-    d = d_log_prob[:, None]
-    return (-d * torch.softmax(logits, -1)).scatter_add(-1, action[:, None], d)
+def categorical_log_prob_and_gradient(action: Tensor, logits: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """categorical_log_prob of rows (B,), and what turns dJ/dlog_prob (B,) into dJ/dlogits (B, n): one where it was
+    chosen, minus the probability."""
+    log_p, chosen = torch.log_softmax(logits, -1), action[:, None]
+
+    def gradient(d_log_prob: Tensor) -> Tensor:
+        d = d_log_prob[:, None]
+        return (-d * log_p.exp()).scatter_add(-1, chosen, d)
+
+    return log_p.gather(-1, chosen)[:, 0], gradient
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Learner(Protocol):
 
 def restart(state: State, done: Tensor, initial: State) -> State:
     """`state` with the rows of the worlds that are `done` (N,) as at the start of an episode."""
-    if not state or not done.any():
+    if not done.any():
         return state
     return {k: torch.where(done.to(v.device).view(-1, *[1] * (v.ndim - 1)), initial[k], v) for k, v in state.items()}
 

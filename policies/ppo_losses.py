@@ -28,8 +28,7 @@ from .distributions import (
     categorical_entropy_gradient,
     categorical_kl,
     categorical_kl_gradient,
-    categorical_log_prob,
-    categorical_log_prob_gradient,
+    categorical_log_prob_and_gradient,
     gaussian_entropy,
     gaussian_kl,
     gaussian_kl_gradient,
@@ -74,11 +73,8 @@ class Categorical(NamedTuple):
     logits: Tensor  # (B, n)
 
     def log_prob(self, action: Tensor) -> tuple[Tensor, Callable[[Tensor], Categorical]]:
-        logits = self.logits
-        return (
-            categorical_log_prob(action, logits),
-            lambda d: Categorical(categorical_log_prob_gradient(action, logits, d)),
-        )
+        log_prob, gradient = categorical_log_prob_and_gradient(action, self.logits)
+        return log_prob, lambda d: Categorical(gradient(d))
 
     def kl(self, old: Categorical) -> Tensor:
         return categorical_kl(old.logits, self.logits)

@@ -37,7 +37,7 @@ from ..spec import Spec
 from .adam import Moments, adam_, zero_moments
 from .distributions import (
     categorical_entropy,
-    categorical_log_prob_gradient,
+    categorical_log_prob_and_gradient,
     categorical_sample,
     gaussian_entropy,
     gaussian_log_prob_and_gradient,
@@ -215,7 +215,8 @@ class Reinforce:
         work = Workspace.none(self.actor)
         out, hidden = forward(self.actor, x, work, self.config.activation)
         if self.spec.discrete:
-            d_out, d_log_std = categorical_log_prob_gradient(action, out[0], weight), torch.zeros_like(self.log_std)
+            d_out = categorical_log_prob_and_gradient(action, out[0])[1](weight)
+            d_log_std = torch.zeros_like(self.log_std)
         else:
             d_out, d_log_std = gaussian_log_prob_and_gradient(action, out[0], self.log_std)[1](weight)
         gradient = parameter_gradient(self.actor, x, hidden, d_out[None], work, self.config.activation)

@@ -331,14 +331,22 @@ class GymVecEnv:
         self._seed = seed
         self._stream = Stream(seed, "gym/episode")
         self._episode = np.zeros(self.num_envs, np.int64)
+        self._drawn = np.full(self.num_envs, -1)  # of which KEYS episodes of every world the keys are at hand
         width, dtype = (1, torch.int64) if self.spec.discrete else (self.spec.action_dim, torch.float32)
         self._history = _History(self._command(torch.zeros(self.num_envs, width, dtype=dtype)))
 
     def _reset_worlds(self, which: np.ndarray) -> np.ndarray:
         """Start the present episode of the worlds `which` (N,) by its key; raw observations of all worlds."""
-        keys = self._stream.integer(self._worlds, self._episode).tolist()
-        raw, _ = self._env.reset(seed=keys, options={"reset_mask": which})
+        raw, _ = self._env.reset(seed=self._keys(), options={"reset_mask": which})
         return raw
+
+    def _keys(self) -> Any:  # a list of int, which the stubs of VectorEnv do not know
+        """What seeds every world's present episode; drawn for some episodes at once, since a draw costs 50 us."""
+        if (self._episode // KEYS != self._drawn).any():
+            self._drawn = self._episode // KEYS
+            episodes = self._drawn[:, None] * KEYS + np.arange(KEYS)  # (N, KEYS)
+            self._next_keys = self._stream.integer(np.repeat(self._worlds, KEYS), episodes.ravel()).reshape(-1, KEYS)
+        return self._next_keys[self._worlds, self._episode % KEYS].tolist()
 
     def _command(self, action: Tensor) -> np.ndarray:
         """What the VectorEnv takes for an action (N, A): controls in [low, high], or (N,) choices."""
@@ -378,6 +386,12 @@ class GymVecEnv:
                              "that ended its episode, or ended while it was reset; correct its metadata")  # fmt: skip
 
 
+KEYS = 16  # episodes of a world whose keys are drawn together
+
+# observations of up to so many bytes wait for their fingerprints, until there are so many of them
+SMALL, TOGETHER = 4096, 64
+
+
 class _History:
     """The commands and observation fingerprints of every world's open episode.
 
@@ -390,6 +404,7 @@ class _History:
         self._idle = idle
         self._commands: list[np.ndarray] = []  # of (N, ...)
         self._prints = [np.zeros(len(idle), np.int64)]  # of (N,)
+        self._recent: list[np.ndarray] = []  # the latest observations (N, ...), whose prints are still to be taken
         self.first = np.zeros(len(idle), np.int64)
 
     @property
@@ -399,6 +414,7 @@ class _History:
 
     def start(self, which: np.ndarray, raw: np.ndarray) -> None:
         """An episode starts in the worlds `which` (N,), whose first observations are in `raw` (N, ...)."""
+        self._take_prints()
         self._prints[-1][which] = fingerprint(raw)[which]
         self.first[which] = len(self._commands)
         unused = int(self.first.min())
@@ -409,7 +425,19 @@ class _History:
     def add(self, command: np.ndarray, raw: np.ndarray) -> None:
         """Every world was sent `command` (N, ...) and answered `raw` (N, ...)."""
         self._commands.append(command)
-        self._prints.append(fingerprint(raw))
+        if isinstance(raw, Mapping) or raw.nbytes > SMALL:
+            self._prints.append(fingerprint(raw))
+            return
+        self._recent.append(raw.copy())
+        if len(self._recent) == TOGETHER:
+            self._take_prints()
+
+    def _take_prints(self) -> None:
+        """Of many small observations at once: for one, the calls cost more than the sums."""
+        if self._recent:
+            rows = np.concatenate(self._recent)  # (steps N, ...)
+            self._prints.extend(fingerprint(rows).reshape(len(self._recent), -1))
+            self._recent = []
 
     def row(self, t: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Fingerprints (N,) and commands (N, ...) of row t."""
@@ -417,6 +445,7 @@ class _History:
 
     def state_dict(self) -> dict[str, Any]:
         """Worlds one after another: commands (sum of T, ...), fingerprints (sum of T + 1,)."""
+        self._take_prints()
         commands = np.array(self._commands, self._idle.dtype).reshape(-1, *self._idle.shape)  # (rows, N, ...)
         prints = np.array(self._prints)  # (rows + 1, N)
         return {
@@ -440,7 +469,7 @@ class _History:
             end += rows - t
             all_commands[t:, w] = commands[end - (rows - t) : end]
             all_prints[t:, w] = prints[end - (rows - t) + w : end + 1 + w]
-        self._commands, self._prints = list(all_commands), list(all_prints)
+        self._commands, self._prints, self._recent = list(all_commands), list(all_prints), []
 
 
 def fingerprint(raw: Any) -> np.ndarray:

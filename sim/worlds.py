@@ -43,8 +43,10 @@ class Worlds(VectorEnv):
     def step(self, actions: np.ndarray):
         """Observations, rewards (N,), terminated (N,), truncated (N,), {"is_success": (N,) bool} where any says so."""
         success: np.ndarray | None = None
+        # a choice as an int, which Discrete checks faster than numpy's
+        given = actions.tolist() if isinstance(self.single_action_space, spaces.Discrete) else actions
         for i, env in enumerate(self.envs):
-            obs, self._reward[i], self._terminated[i], self._truncated[i], info = env.step(actions[i])
+            obs, self._reward[i], self._terminated[i], self._truncated[i], info = env.step(given[i])
             self._keep(i, obs)
             for name in SUCCESS:
                 if name in info:

@@ -59,7 +59,8 @@ def poise_side(algorithm: str, task: str, warm_up: int, settings: Mapping[str, A
                     step = env.step(action)
                     buffer.add(obs, action, extras, step)
                     episodes.add(step)
-                    state = restart(state, step.ended, initial)
+                    if state:
+                        state = restart(state, step.ended, initial)
                     obs = step.obs
                     steps += 1
                 for _ in range(learner.updates_due(steps)):

@@ -50,7 +50,7 @@ def test_the_categorical_equals_torch_distributions():
 
 def test_the_categorical_s_derivatives_equal_autograd():
     for found, f in [
-        (d.categorical_log_prob_gradient(ACTION, LOGITS, WEIGHT), lambda x: d.categorical_log_prob(ACTION, x)),
+        (d.categorical_log_prob_and_gradient(ACTION, LOGITS)[1](WEIGHT), lambda x: d.categorical_log_prob(ACTION, x)),
         (d.categorical_entropy_gradient(LOGITS, WEIGHT), d.categorical_entropy),
         (d.categorical_kl_gradient(OLD_LOGITS, LOGITS, WEIGHT), lambda x: d.categorical_kl(OLD_LOGITS, x)),
     ]:
