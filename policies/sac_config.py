@@ -38,7 +38,9 @@ class SACConfig:
         False, "Whether the critics see rewards divided by a running scale of their discounted sum, to fit v_max."
     )
     norm: Literal["none", "layer"] = setting("none", "Layer norm between hidden layers and their ReLU, or none.")
-    project_weights: bool = setting(False, "Whether hidden units keep weights of norm 1; needs norm=layer.")
+    project_weights: bool = setting(
+        False, "Whether every unit keeps weights of norm 1, and every norm its scale; needs norm=layer."
+    )
     critic: Literal["scalar", "categorical"] = setting(
         "scalar", "A critic gives the return's mean, or its distribution over atoms between v_min and v_max (C51)."
     )

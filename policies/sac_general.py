@@ -133,10 +133,19 @@ def forward(params: Params, x: Tensor, norm: bool) -> Tensor:
 
 
 def project_weights_(params: Params) -> None:
-    """Weights of every hidden unit scaled to norm 1, in place: a layer norm follows, so that only their direction
-    counts, and steps of Adam then turn them by the same angle however long one trains."""
-    for weight in params[:-2:4]:
+    """Weights of every unit scaled to norm 1, and gain and offset of every layer norm together to that of ones.
+
+    In place. A layer norm follows the hidden layers, of whose weights only the direction counts then, and steps of
+    Adam turn that by the same angle however long one trains. The last layer follows a norm, so that outputs stay of
+    the order of 1: means of actions do not run into the flat ends of tanh, nor does a critic's distribution become
+    surer than its data (FlashSAC).
+    """
+    for weight in params[::4]:
         weight.div_(weight.norm(dim=1, keepdim=True))
+    for gain, offset in zip(params[2:-2:4], params[3:-2:4], strict=True):
+        scale = (gain.square() + offset.square()).mean(-1, keepdim=True).rsqrt()  # (K, 1, 1)
+        gain.mul_(scale)
+        offset.mul_(scale)
 
 
 def features(n: Networks, eyes: Params, seen: Seen) -> Tensor:

@@ -86,14 +86,17 @@ def test_layer_norms_stand_between_layers_and_relu_as_in_the_policy_file():
     torch.testing.assert_close(policy.act(obs, {})[0][:, 0], expected)
 
 
-def test_projected_weights_keep_norm_one_in_every_hidden_unit_and_the_output_layer_is_free():
+def test_projected_weights_keep_norm_one_in_every_unit_and_gain_and_offset_together_that_of_ones():
     learner = SAC(SPEC, SACConfig(**LARGE), 4, seed=0)
     learner.update(batch())
     n = learner.core.networks
     for params in (n.actor, n.critic):
-        for weight in params[:-2:4]:
+        for weight in params[::4]:
             torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight), weight.shape[2]))
-        assert (params[-2].norm(dim=1) - 1).abs().max() > 0.01
+        for gain, offset in zip(params[2:-2:4], params[3:-2:4], strict=True):
+            assert offset.abs().max() > 0.0
+            both = torch.cat([gain, offset], -1)  # (K, 1, 2 H)
+            torch.testing.assert_close(both.norm(dim=-1), torch.full((len(gain), 1), gain.shape[-1] ** 0.5))
 
 
 def test_the_categorical_target_takes_the_critic_with_the_smaller_mean_and_its_mean_is_the_scalar_target():
