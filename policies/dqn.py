@@ -240,6 +240,7 @@ class DQN:
             gradient, metrics, error = self._small_gradient(batch) if self._small else self._gradient(batch)
             self._step(gradient)
             self._follow()
+            metrics["epsilon"] = torch.full((), self.epsilon, device=self.device)
             if self.config.prioritized:
                 metrics["priorities"] = priorities(error)
         return metrics

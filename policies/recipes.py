@@ -237,6 +237,7 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
         "epsilon_fraction": 0.25,
         "epsilon_end": 0.02,
         "evaluations": 15,
+        "reward_scale": 0.05,  # a landing or a crash is 100
     },
     ("dqn/nature", "gym:poise/Catch-v0"): {
         "steps": 40_000,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,36 @@ def test_episode_statistics_by_hand():
     }
     statistics.add(step([8.0, 1.0], [True, False], mask=[True, False]))
     assert statistics.take()["train/return"] == 12.0
+
+
+def test_episodes_are_counted_as_one_by_one_however_often_one_asks():
+    rng = np.random.default_rng(0)
+    steps = [Step({}, {}, *(torch.from_numpy(x) for x in (
+        rng.normal(size=3).astype(np.float32), rng.random(3) < 0.05, rng.random(3) < 0.05)),
+        torch.from_numpy(rng.random(3) < 0.5), torch.from_numpy(rng.random(3) < 0.9) if rng.random() < 0.3 else None,
+    ) for _ in range(300)]  # fmt: skip
+    expected, total, length = [], np.zeros(3), np.zeros(3)
+    for step in steps:
+        for world in range(3):
+            if step.mask is None or step.mask[world]:
+                total[world] += step.reward[world].item()
+                length[world] += 1
+                if step.done[world]:
+                    expected.append((total[world], length[world], bool(step.success[world])))
+                    total[world] = length[world] = 0
+    assert len(expected) > 30
+    rare, often = EpisodeStatistics(3), EpisodeStatistics(3)
+    for step in steps:
+        rare.add(step)
+        often.add(step)
+        often.state_dict()  # counts at once
+    assert often.state_dict()["return"].tolist() == rare.state_dict()["return"].tolist() == total.tolist()
+    returns, lengths, successes = np.mean(expected, axis=0)
+    taken = rare.take()
+    assert taken == often.take()
+    assert taken == pytest.approx({"train/return": returns, "train/length": lengths, "train/success": successes,
+                                   "train/episodes": len(expected)})  # fmt: skip
+    assert rare.take() == {}
 
 
 def test_metric_means_by_hand():
