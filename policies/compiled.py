@@ -28,9 +28,14 @@ def should_compile(wish: str, planned_updates: int, device: torch.device) -> boo
 
 
 def compiled(update: Callable[..., Any], device: torch.device, name: str) -> Callable[..., Any]:
-    """`update` compiled whole at its first call, which reports how long that took."""
-    # on the CPU a C++ wrapper around the kernels saves Python's share between them, 2 % of an update
-    options = {"cpp_wrapper": True} if device.type == "cpu" else {}
+    """`update` compiled whole at its first call, which reports how long that took.
+
+    Every call must be like the first: the same networks and settings, batches of the same shapes. Torch would look at
+    each of some 150 tensors to make sure, in every call, which takes 3 % of an update.
+    """
+    options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    if device.type == "cpu":  # a C++ wrapper around the kernels saves Python's share between them, 2 % of an update
+        options["cpp_wrapper"] = True
     function = torch.compile(  # pyright: ignore[reportCallIssue]  (torch's stub lacks isolate_recompiles)
         update, fullgraph=True, dynamic=False, isolate_recompiles=True, options=options
     )

@@ -87,6 +87,7 @@ class Plain:
         else:
             self.work = (Workspace.kept(actor, 2 * rows, rows, bf16), Workspace.kept(critic, rows, rows, bf16))
         update = compiled(sac_update.update, device, "sac") if compile else sac_update.update
+        self._fixed_rows = rows if compile else None
 
         def step(*tensors: Tensor) -> dict[str, Tensor]:
             return update(self.networks, sac_update.Transitions(*tensors), self._rates, *self.work)
@@ -105,6 +106,7 @@ class Plain:
     def update(self, obs: Seen, action: Tensor, reward: Tensor, next_obs: Seen, terminated: Tensor,
                discount: Tensor | None, noise: Tensor, with_actor: bool) -> dict[str, Tensor]:  # fmt: skip
         assert obs.vector is not None and next_obs.vector is not None and with_actor
+        _require_rows(reward, self._fixed_rows)
         further = () if discount is None else (discount,)
         return self._step(obs.vector, action, reward, next_obs.vector, terminated, noise, *further)
 
@@ -157,8 +159,11 @@ class General:
         self._outputs = choices or action_dim  # of the actor's, those that a policy file holds
         self._pictures = encoder is not None
         self._vectors = obs_dim > 0
-        update = compiled(sac_general.update, device, "sac") if compile else sac_general.update
-        self._steps = {turn: self._as_step(update, turn, not compile) for turn in (False, True)}
+        self._fixed_rows = config.batch_size if compile else None
+        self._steps = {}
+        for turn in (False, True):  # two functions: what is compiled does not look at its arguments
+            update = compiled(sac_general.update, device, "sac") if compile else sac_general.update
+            self._steps[turn] = self._as_step(update, turn, not compile)
 
     def _as_step(self, update: Step, with_actor: bool, capture: bool) -> Step:
         """The update as a function of tensors alone, which a CUDA graph can be made of."""
@@ -180,6 +185,7 @@ class General:
 
     def update(self, obs: Seen, action: Tensor, reward: Tensor, next_obs: Seen, terminated: Tensor,
                discount: Tensor | None, noise: Tensor, with_actor: bool) -> dict[str, Tensor]:  # fmt: skip
+        _require_rows(reward, self._fixed_rows)
         if discount is None:
             discount = torch.full_like(reward, self._discount)
         parts = (obs.vector, obs.image, next_obs.vector, next_obs.image)
@@ -224,6 +230,13 @@ def _encoder(spec: Spec, config: SACConfig, generator: torch.Generator) -> tuple
     encoder = ConvEncoder(shape, layers, "relu", config.image_features)
     initialize_(encoder, generator, None)
     return {"group": group, "layers": layers, "activation": "relu", "features": config.image_features}, encoder
+
+
+def _require_rows(reward: Tensor, rows: int | None) -> None:
+    """Raise UsageError unless a batch has the rows that its update was compiled for, where it was."""
+    if rows is not None and len(reward) != rows:
+        raise UsageError(f"the update is compiled for batches of {rows} rows and was given {len(reward)}; "
+                         f"set batch_size, or compile=off")  # fmt: skip
 
 
 def _numbered(lists: dict[str, Params]) -> dict[str, Tensor]:

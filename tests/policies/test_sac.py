@@ -374,8 +374,21 @@ def test_compiled_updates_equal_eager_ones_and_go_on_to_the_bit(caplog):
     for i in range(3):
         a.update(random_batch(32, i)), b.update(random_batch(32, i))
     assert [r.message.split(" in ")[0] for r in caplog.records][-1] == "compiled the update of sac"
-    eager, other = a._tensors(), b._tensors()
+    eager, other = a.core.tensors(), b.core.tensors()
     assert max(float((eager[k] - other[k]).abs().max()) for k in eager) < 1e-5
+
+    wider = {
+        "hidden": (24, 24),
+        "batch_size": 40,
+        "learning_starts": 40,
+    }  # what one learner compiled is none of another's business
+    a, d = (SAC(spec(), SACConfig(**{**vars(x), **wider}), 4, seed=3) for x in (SMALL, compiled))
+    for i in range(3):
+        a.update(random_batch(40, i)), d.update(random_batch(40, i)), b.update(random_batch(32, i))
+    eager, other = a.core.tensors(), d.core.tensors()
+    assert max(float((eager[k] - other[k]).abs().max()) for k in eager) < 1e-5
+    with pytest.raises(UsageError, match="compiled for batches of 40 rows and was given 32"):
+        d.update(random_batch(32))
 
     c = SAC(spec(), compiled, 4, seed=9)
     c.load_state_dict(b.state_dict())
