@@ -47,8 +47,9 @@ def test_halfcheetah_in_100_000_steps(tmp_path):
 @pytest.mark.learning
 @pytest.mark.long
 @pytest.mark.timeout(14_400)
-def test_the_large_recipe_beats_the_plain_one_at_100_000_steps(tmp_path):
-    task, means = "gym:HalfCheetah-v5", {}
+@pytest.mark.parametrize("task", ["gym:HalfCheetah-v5", "gym:Walker2d-v5"])
+def test_the_large_recipe_beats_the_plain_one_at_100_000_steps(task, tmp_path):
+    means = {}
     for algorithm in ("sac", "sac/large"):
         scores = [learn(algorithm, task, tmp_path / algorithm.replace("/", "-") / str(seed), seed, 20, steps=100_000,
                         precision=PRECISION) for seed in (0, 1)]  # fmt: skip
