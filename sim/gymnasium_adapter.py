@@ -19,7 +19,6 @@ depends on the ones before it.
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib.util
 import json
 import math
@@ -40,10 +39,13 @@ from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
 from ..spec import ActionTerm, Spec
 from .gymnasium_spaces import Groups, short
+from .open_episodes import OpenEpisodes, fingerprint
 from .worlds import SUCCESS, Worlds
 
 if TYPE_CHECKING:
     from .atari import AtariEnv
+
+KEYS = 16  # episodes of a world whose keys are drawn together
 
 # Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
 PACKAGES = {
@@ -161,7 +163,7 @@ class GymVecEnv:
         self._begin(self._seed if seed is None else seed)
         if self._mode is AutoresetMode.DISABLED:
             raw = self._reset_worlds(np.ones(self.num_envs, bool))
-            self._history.start(np.ones(self.num_envs, bool), raw)
+            self._open.start(np.ones(self.num_envs, bool), raw)
         else:  # one integer, since not every VectorEnv takes a list
             raw, _ = self._env.reset(seed=int(self._stream.integer(0, 0)[0]))
         self._resetting[:] = False
@@ -190,11 +192,11 @@ class GymVecEnv:
         self._last_obs = obs
         done = np.logical_or(terminated, truncated)
         if self._mode is AutoresetMode.DISABLED:
-            self._history.add(command, raw)
+            self._open.add(command, raw)
             if np.logical_or.reduce(done):
                 self._episode += done
                 raw = self._reset_worlds(done)
-                self._history.start(done, raw)
+                self._open.start(done, raw)
                 obs = self._last_obs = self._groups.pack(raw)
         elif self._mode is AutoresetMode.SAME_STEP:
             if done.any():
@@ -243,7 +245,7 @@ class GymVecEnv:
         if not self._running:
             raise RunError(f"{self._name}: there is no state to save before the first reset(seed)")
         return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(),
-                "bad_worlds": self.bad_worlds, **self._history.state_dict()}  # fmt: skip
+                "bad_worlds": self.bad_worlds, **self._open.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Replay every world's open episode; the observations to act on next.
@@ -262,14 +264,14 @@ class GymVecEnv:
             )
         self._begin(int(state["seed"]))
         self._episode[:] = np.asarray(state["episode"])
-        self._history.load_state_dict(state)
-        first, rows = self._history.first, int(self._history.steps.max())
+        self._open.load_state_dict(state)
+        first, rows = self._open.first, int(self._open.steps.max())
         self._running = False  # until every world is back
         raw, ended = np.empty(0), np.ones(self.num_envs, bool)
         for t in range(rows + 1):
             if (fresh := ended | (first == t)).any():
                 raw = self._reset_worlds(fresh)
-            prints, command = self._history.row(t)
+            prints, command = self._open.row(t)
             self._verify(t, first <= t, fingerprint(raw) == prints)
             if command is not None:
                 raw, _, terminated, truncated, _ = self._env.step(command.copy())
@@ -285,7 +287,7 @@ class GymVecEnv:
         for world in np.flatnonzero(begun & ~same):
             raise RunError(
                 f"{self._name}: world {world} cannot be restored: replaying its episode {self._episode[world]}, it "
-                f"differs at step {t - self._history.first[world]} of {self._history.steps[world]}. The simulator is "
+                f"differs at step {t - self._open.first[world]} of {self._open.steps[world]}. The simulator is "
                 "not a function of reset(seed) and actions, or its version is not the one that wrote the checkpoint; "
                 "start a new run, or resume with the versions in config.json"
             )
@@ -333,7 +335,7 @@ class GymVecEnv:
         self._episode = np.zeros(self.num_envs, np.int64)
         self._drawn = np.full(self.num_envs, -1)  # of which KEYS episodes of every world the keys are at hand
         width, dtype = (1, torch.int64) if self.spec.discrete else (self.spec.action_dim, torch.float32)
-        self._history = _History(self._command(torch.zeros(self.num_envs, width, dtype=dtype)))
+        self._open = OpenEpisodes(self._command(torch.zeros(self.num_envs, width, dtype=dtype)))
 
     def _reset_worlds(self, which: np.ndarray) -> np.ndarray:
         """Start the present episode of the worlds `which` (N,) by its key; raw observations of all worlds."""
@@ -384,112 +386,6 @@ class GymVecEnv:
         if "final_obs" in info or (done & self._resetting).any():
             raise PoiseError(f"{self._name} declares auto-reset mode NEXT_STEP, but a world was reset by the very step "
                              "that ended its episode, or ended while it was reset; correct its metadata")  # fmt: skip
-
-
-KEYS = 16  # episodes of a world whose keys are drawn together
-
-# observations of up to so many bytes wait for their fingerprints, until there are so many of them
-SMALL, TOGETHER = 4096, 64
-
-
-class _History:
-    """The commands and observation fingerprints of every world's open episode.
-
-    Rows are steps of all worlds together. The open episode of world w begins at row `first[w]`: row t holds the
-    fingerprint of what it saw and then the command that it was sent; the last fingerprint has no command yet.
-    """
-
-    def __init__(self, idle: np.ndarray):
-        """`idle` (N, ...) is some valid command of every world."""
-        self._idle = idle
-        self._commands: list[np.ndarray] = []  # of (N, ...)
-        self._prints = [np.zeros(len(idle), np.int64)]  # of (N,)
-        self._recent: list[np.ndarray] = []  # the latest observations (N, ...), whose prints are still to be taken
-        self.first = np.zeros(len(idle), np.int64)
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Steps of every world's open episode: (N,)."""
-        return len(self._commands) - self.first
-
-    def start(self, which: np.ndarray, raw: np.ndarray) -> None:
-        """An episode starts in the worlds `which` (N,), whose first observations are in `raw` (N, ...)."""
-        self._take_prints()
-        self._prints[-1][which] = fingerprint(raw)[which]
-        self.first[which] = len(self._commands)
-        unused = int(self.first.min())
-        if 2 * unused > len(self._commands):  # rarely, so that a step's share of it stays constant
-            del self._commands[:unused], self._prints[:unused]
-            self.first -= unused
-
-    def add(self, command: np.ndarray, raw: np.ndarray) -> None:
-        """Every world was sent `command` (N, ...) and answered `raw` (N, ...)."""
-        self._commands.append(command)
-        if isinstance(raw, Mapping) or raw.nbytes > SMALL:
-            self._prints.append(fingerprint(raw))
-            return
-        self._recent.append(raw.copy())
-        if len(self._recent) == TOGETHER:
-            self._take_prints()
-
-    def _take_prints(self) -> None:
-        """Of many small observations at once: for one, the calls cost more than the sums."""
-        if self._recent:
-            rows = np.concatenate(self._recent)  # (steps N, ...)
-            self._prints.extend(fingerprint(rows).reshape(len(self._recent), -1))
-            self._recent = []
-
-    def row(self, t: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Fingerprints (N,) and commands (N, ...) of row t."""
-        return self._prints[t], self._commands[t] if t < len(self._commands) else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Worlds one after another: commands (sum of T, ...), fingerprints (sum of T + 1,)."""
-        self._take_prints()
-        commands = np.array(self._commands, self._idle.dtype).reshape(-1, *self._idle.shape)  # (rows, N, ...)
-        prints = np.array(self._prints)  # (rows + 1, N)
-        return {
-            "steps": self.steps,
-            "commands": np.concatenate([commands[t:, w] for w, t in enumerate(self.first)]),
-            "fingerprints": np.concatenate([prints[t:, w] for w, t in enumerate(self.first)]),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the episodes, aligned at their ends; worlds idle in the rows before their first."""
-        steps, commands, prints = (np.asarray(state[name]) for name in ("steps", "commands", "fingerprints"))
-        expected = (int(steps.sum()), *self._idle.shape[1:]), (int(steps.sum()) + len(steps),)
-        if (commands.shape, prints.shape) != expected:
-            raise RunError(f"the saved worlds should hold commands and fingerprints of shapes {expected}, found "
-                           f"{(commands.shape, prints.shape)}; the checkpoint is damaged")  # fmt: skip
-        rows, end = int(steps.max()), 0
-        self.first = rows - steps
-        all_commands = np.repeat(self._idle[None], rows, axis=0)  # (rows, N, ...)
-        all_prints = np.zeros((rows + 1, len(steps)), np.int64)
-        for w, t in enumerate(self.first):
-            end += rows - t
-            all_commands[t:, w] = commands[end - (rows - t) : end]
-            all_prints[t:, w] = prints[end - (rows - t) + w : end + 1 + w]
-        self._commands, self._prints, self._recent = list(all_commands), list(all_prints), []
-
-
-def fingerprint(raw: Any) -> np.ndarray:
-    """A hash of each row's bits (N, ...): (N,) int64, different whenever a single number differs.
-
-    Multilinear modulo 2**64: every number's bits times an odd weight, summed over the row. Frames are read in the
-    widest words that they divide into; of a Dict, the parts are numbers of a row.
-    """
-    if isinstance(raw, Mapping):
-        return fingerprint(np.stack([fingerprint(part) for part in raw.values()], axis=1))
-    rows = np.ascontiguousarray(raw).reshape(len(raw), -1)
-    word = math.gcd(rows.shape[1], 8) if rows.itemsize == 1 else rows.itemsize
-    bits = rows.view(f"u{word}").astype(np.uint64, copy=False)
-    return (bits @ _weights(bits.shape[1])).view(np.int64)
-
-
-@functools.cache
-def _weights(count: int) -> np.ndarray:
-    words = Stream(0, "gym/fingerprint").integer(np.arange(count), 0).astype(np.uint64)
-    return words * np.uint64(2) + np.uint64(1)
 
 
 def _success(info: dict[str, Any], done: np.ndarray) -> Tensor | None:

@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from conformance import check_vec_env
 from poise.errors import PoiseError, RunError, SpecError, UsageError
 from poise.keyed import Stream
-from poise.sim.gymnasium_adapter import GymVecEnv, fingerprint, make_gym
+from poise.sim.gymnasium_adapter import GymVecEnv, make_gym
+from poise.sim.open_episodes import fingerprint
 from poise.sim.worlds import Worlds
 
 MODES = list(AutoresetMode)
