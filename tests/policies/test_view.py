@@ -214,7 +214,7 @@ def test_the_page_plays_pauses_steps_and_restarts_an_arm(serve, browser):
     browser.get_by_role("button", name="Play").click()
     browser.wait_for_selector("td:text-is('playing')")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and err == "", err
     assert json.loads(out.splitlines()[-1])["task"] == "reach/fr3"
 
