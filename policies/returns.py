@@ -27,8 +27,10 @@ def td_target(
     """
     assert reward.shape == terminated.shape == next_value.shape
     assert steps is None or steps.shape == reward.shape
-    factor = discount if steps is None else discount ** steps.to(reward.dtype)
-    return reward + factor * torch.where(terminated, 0.0, next_value)
+    kept = torch.where(terminated, 0.0, next_value)
+    if steps is None and not isinstance(discount, Tensor):
+        return torch.add(reward, kept, alpha=discount)
+    return reward + (discount if steps is None else discount ** steps.to(reward.dtype)) * kept
 
 
 def gae(

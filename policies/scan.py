@@ -31,6 +31,11 @@ def scan_forward(x: Tensor, carry: Tensor) -> Tensor:
 
 def scan_backward(x: Tensor, carry: Tensor) -> Tensor:
     """y (..., T) with y_t = x_t + carry_t y_{t+1}, for x, carry (..., T); the last carry is not used."""
+    if x.shape[-1] <= SHORT and x.is_cpu and not torch.compiler.is_compiling():
+        y, c = x.numpy().copy(), carry.numpy()  # where a call takes a third of the time of torch's
+        for t in range(y.shape[-1] - 2, -1, -1):
+            y[..., t] += c[..., t] * y[..., t + 1]
+        return torch.from_numpy(y)
     if x.shape[-1] <= SHORT:
         columns = list(x.unbind(-1))
         for t, c in zip(range(len(columns) - 2, -1, -1), carry.unbind(-1)[-2::-1], strict=True):

@@ -304,7 +304,10 @@ class GymVecEnv:
     @staticmethod
     def _sound(obs: Mapping[str, Tensor]) -> bool:
         """Whether the flat observations are finite, as far as their sum tells; `_contain` looks again."""
-        return all(math.isfinite(np.add.reduce(x.numpy(), axis=None)) for x in obs.values() if x.is_floating_point())
+        for x in obs.values():
+            if x.is_floating_point() and not math.isfinite(np.add.reduce(x.numpy(), axis=None)):
+                return False
+        return True
 
     def _contain(self, obs: Mapping[str, Tensor], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray):
         """The same step with every trace of the broken worlds replaced: obs, reward, terminated, truncated, mask."""
