@@ -3,12 +3,14 @@
 `poise bench learners [--only NAME] [--seconds S]` prints a table; so does this file by itself. Each pair is the whole
 loop of either library while it learns: acting, stepping, storing, sampling, updating. One thread, CPU-seconds, short
 rounds of both sides in turn in one process, so that a busy or throttled machine slows them alike; a row gives the
-median of the rounds' ratios.
+median of the rounds' ratios. Each row has a process of its own, where nothing of the rows before it is left.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -205,12 +207,17 @@ def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:
     chosen = [pair for pair in PAIRS if only in pair.what]
     if not chosen:
         raise unknown_name("benchmark", only, [pair.what for pair in PAIRS])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [_measure(pair, seconds) for pair in chosen]
-    finally:
-        torch.set_num_threads(threads)
+    return [_in_own_process(pair, seconds) for pair in chosen]
+
+
+def _in_own_process(pair: Pair, seconds: float) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-P", __file__, "--row", pair.what, str(seconds)], stdout=subprocess.PIPE, text=True
+    )
+    last = (done.stdout.splitlines() or [f"the row {pair.what!r} ended with code {done.returncode}"])[-1]
+    if done.returncode != 0:
+        raise UsageError(last)
+    return json.loads(last)
 
 
 def _measure(pair: Pair, seconds: float) -> dict[str, Any]:
@@ -236,6 +243,19 @@ def _measure(pair: Pair, seconds: float) -> dict[str, Any]:
     }
 
 
+def _row(what: str, seconds: float) -> None:
+    """Print one row as JSON, or what is missing for it."""
+    torch.set_num_threads(1)
+    try:
+        print(json.dumps(next(_measure(pair, seconds) for pair in PAIRS if pair.what == what)))
+    except UsageError as error:
+        print(error)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    for line in rows(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0, *sys.argv[2:3]):
-        print("  ".join(f"{key}={value}" for key, value in line.items()))
+    if sys.argv[1:2] == ["--row"]:
+        _row(sys.argv[2], float(sys.argv[3]))
+    else:
+        for line in rows(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0, *sys.argv[2:3]):
+            print("  ".join(f"{key}={value}" for key, value in line.items()))
