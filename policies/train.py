@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from ..keyed import Stream
 from ..sim.make import make
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .evaluate import Evaluation, evaluate
+from .interrupts import interrupts
 from .learner import restart
 from .policy import Policy
 from .recipes import Recipe, RunSettings, recipe
@@ -144,7 +144,7 @@ class _Run:
         obs = self._load() if resuming and has_checkpoint(self.folder.checkpoint) else self._begin()
         started = saved = time.monotonic()
         before = self.seconds
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
             while self.steps < self.run.steps:
                 try:
                     obs = self._iterate(obs)
@@ -466,24 +466,3 @@ def _torch_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether the user asked to stop; the first Ctrl-C waits for the iteration's end, the second does not."""
-    seen: list[int] = []
-
-    def notice(number, frame):
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    try:
-        before = {s: signal.signal(s, notice) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller stops us its own way
-        before = {}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,7 +12,9 @@ import io
 import logging
 import queue
 import socket
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from ..errors import PoiseError, UsageError
 from .evaluate import Acts
+from .interrupts import interrupts
 from .view_player import Player
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -62,13 +65,13 @@ def view(
         if host not in LOOPBACK:
             _log.warning("warning: --host %s lets every machine that reaches this one press the buttons", host)
         print(f"{task} is at {url} (Ctrl-C ends)", flush=True)
-        _Page(server, player, name).run(episodes)
+        with interrupts() as interrupted:
+            _Page(server, player, name).run(episodes, interrupted)
     except KeyboardInterrupt:
         print()
     finally:
         if server is not None:
-            with contextlib.redirect_stdout(io.StringIO()):
-                server.stop()
+            _stop(server)
         player.close()
     rows = [{"return": r, "length": n, "success": s} for r, n, s in player.results]
     return {"task": task, "url": url, "episodes": rows}
@@ -90,6 +93,14 @@ def _serve(host: str, port: int, title: str) -> Any:
                                show_share_button=False, brand_color=(38, 103, 160))  # fmt: skip
     server.scene.set_up_direction("+z")
     return server
+
+
+def _stop(server: Any) -> None:
+    """End the server, or leave it to the end of the process where a browser's connection keeps it waiting."""
+    ending = threading.Thread(target=server.stop, daemon=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        ending.start()
+        ending.join(timeout=5.0)
 
 
 class _Page:
@@ -165,10 +176,10 @@ class _Page:
 
     # ---- playing -----------------------------------------------------------------------------
 
-    def run(self, episodes: int | None) -> None:
-        """Play until `episodes` episodes ended."""
+    def run(self, episodes: int | None, interrupted: Callable[[], bool]) -> None:
+        """Play until `episodes` episodes ended, or someone asks to stop."""
         due = time.monotonic()
-        while episodes is None or len(self.player.results) < episodes:
+        while not interrupted() and (episodes is None or len(self.player.results) < episodes):
             step = self._answer()
             now = time.monotonic()
             if not (step or (self.playing and now >= due)):
