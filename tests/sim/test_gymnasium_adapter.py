@@ -11,7 +11,6 @@ from conformance import check_vec_env
 from poise.errors import PoiseError, RunError, SpecError, UsageError
 from poise.keyed import Stream
 from poise.sim.gymnasium_adapter import GymVecEnv, make_gym
-from poise.sim.open_episodes import fingerprint
 from poise.sim.worlds import Worlds
 
 MODES = list(AutoresetMode)
@@ -446,24 +445,6 @@ def test_worlds_that_reset_themselves_say_why_they_cannot_be_saved(mode):
         env.state_dict()
     with pytest.raises(RunError, match="cannot be restored"):
         env.load_state_dict({})
-
-
-def test_a_fingerprint_differs_when_one_bit_does():
-    raw = np.random.default_rng(0).normal(size=(2, 17))
-    other = raw.copy()
-    other[1, 5] = np.nextafter(other[1, 5], np.inf)
-    assert (fingerprint(raw) == fingerprint(other)).tolist() == [True, False]
-    assert fingerprint(raw.astype(np.float32)).shape == fingerprint(np.array([3, 4])).shape == (2,)
-
-
-def test_a_fingerprint_of_frames_and_of_dicts_differs_when_one_byte_does():
-    frames = np.random.default_rng(0).integers(0, 255, (2, 5, 5, 3), np.uint8)
-    other = frames.copy()
-    other[1, 4, 4, 2] += 1
-    assert (fingerprint(frames) == fingerprint(other)).tolist() == [True, False]
-    both, changed = {"a": frames, "b": frames[:, :4, :4]}, {"a": frames, "b": other[:, 1:, 1:]}
-    assert (fingerprint(both) != fingerprint(changed)).all()
-    assert (fingerprint({"a": frames}) == fingerprint({"a": other})).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("id", ["Pendulum-v1", "CartPole-v1", "HalfCheetah-v5"])
