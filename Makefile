@@ -5,6 +5,9 @@ PIP_FLAGS =
 BIN = .venv/bin
 # -P keeps this folder off sys.path: it is the package `poise`, not a place to import `datasets` or `errors` from
 RUN = $(BIN)/python -P -m
+# what robosuite declares and does without: OpenCV with windows (the headless one serves), an old mink that it never
+# imports, keyboards to steer by
+ROBOSUITE_ASKS = -e 'robosuite .* opencv-python,' -e 'robosuite .* mink==' -e 'robosuite .* pynput,'
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
 .PHONY: help setup demo test check format learning learning-short bench wheel clean
@@ -37,8 +40,9 @@ setup: .venv/.stamp
 	@echo "setup 2/3: PyTorch (the largest download)"
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
-	@$(PIP) --no-build-isolation -e '.[atari,dev,export,view,peers]'
-	@$(RUN) pip check --quiet --disable-pip-version-check
+	@$(PIP) --no-build-isolation -e '.[atari,dev,dmc,experts,export,identify,peers,robosuite,robotics,view]'
+	@$(PIP) --no-deps robosuite
+	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(ROBOSUITE_ASKS)
 	@$(BIN)/python -P -c 'import ctypes.util, sys; sys.platform == "linux" and not ctypes.util.find_library("EGL") and \
 	  print("note: no OpenGL here, which videos need: apt-get install libegl1 libgl1-mesa-dri")'
 	@touch .venv/.stamp
