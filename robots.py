@@ -23,6 +23,18 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Gripper:
+    """What closes on things: one command moves all its fingers."""
+
+    actuator: str  # its name in the arm's MJCF, which an action term of kind `control` names as its joint
+    joints: tuple[str, ...]  # of the fingers
+    closed: float  # the command at one end [unit]
+    open: float  # and at the other
+    unit: str  # m or rad
+    width: float  # [m] between the fingers when open
+
+
+@dataclass(frozen=True)
 class RobotSpec:
     """Joint names, limits and geometry of one arm; every tuple has one entry a joint."""
 
@@ -41,6 +53,7 @@ class RobotSpec:
     workspace_high: tuple[float, float, float]
     servo_dt: float  # seconds between commands to the device
     modes: tuple[str, ...] = ("joint_pos",)  # action kinds that a driver of this arm takes
+    gripper: Gripper | None = None
 
     @property
     def num_joints(self) -> int:
@@ -71,6 +84,7 @@ FR3 = RobotSpec(
     workspace_low=(-0.9, -0.9, 0.02),
     workspace_high=(0.9, 0.9, 1.25),
     servo_dt=0.005,
+    gripper=Gripper("gripper", ("finger_joint1", "finger_joint2"), closed=0.0, open=0.04, unit="m", width=0.08),
 )
 
 ROBOTS: dict[str, RobotSpec] = {"fr3": FR3}

@@ -1,9 +1,9 @@
 """make: a VecEnv from a task's name.
 
-    reach/fr3               a native task, TASK/ROBOT
+    reach/fr3               a native task, TASK/ROBOT; options follow it: reach/fr3?mjcf=my_fr3.xml
     gym:HalfCheetah-v5      any Gymnasium id, through sim/gymnasium_adapter.py
     gym:ALE/Pong-v5?…       an Atari game, with the options of sim/atari.py
-    py:module:attribute     a task of your own: the attribute, called, returns a Task
+    py:module:attribute     a task of your own: the attribute, called with the options, returns a Task
 
 Importing this file loads neither torch nor mujoco.
 """
@@ -11,10 +11,12 @@ Importing this file loads neither torch nor mujoco.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from ..address import split_options
 from ..errors import UsageError, unknown_name
 from .randomization import Randomization
 from .task import Task
@@ -35,7 +37,8 @@ def _planar(camera: bool) -> Task:
     return PlanarReach(camera)
 
 
-TASKS: dict[str, Callable[[], Task]] = {
+# name -> a function whose parameters are the options that may follow the name, each a text
+TASKS: dict[str, Callable[..., Task]] = {
     "reach/fr3": _reach,
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
@@ -43,6 +46,17 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 
 Randomize = str | os.PathLike[str] | Mapping[str, Any] | Randomization
+
+
+def _gym(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
+    if randomize not in ("none", "default"):
+        raise UsageError(f"{name} cannot be randomized: its dynamics belong to Gymnasium; use randomize='none'")
+    from .gymnasium_adapter import make_gym
+
+    return make_gym(name.removeprefix("gym:"), num_envs, seed, training=training)
+
+
+ADAPTERS: dict[str, Callable[[str, int, int, Randomize, int, bool], VecEnv]] = {"gym": _gym}  # what precedes the colon
 
 
 def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "none", threads: int = 0,
@@ -57,12 +71,9 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
     Raises:
         UsageError: an unknown task, with the nearest names; a randomization that does not fit the task.
     """
-    if task.startswith("gym:"):
-        if randomize not in ("none", "default"):
-            raise UsageError(f"{task} cannot be randomized: its dynamics belong to Gymnasium; use randomize='none'")
-        from .gymnasium_adapter import make_gym
-
-        return make_gym(task.removeprefix("gym:"), num_envs, seed, training=training)
+    prefix, colon, _ = task.partition(":")
+    if colon and prefix in ADAPTERS:
+        return ADAPTERS[prefix](task, num_envs, seed, randomize, threads, training)
     from .task_env import TaskEnv
 
     made = load_task(task)
@@ -71,11 +82,18 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
 
 def load_task(name: str) -> Task:
     """The native task of that name, or the user's own under "py:module:attribute"."""
-    if name.startswith("py:"):
-        return _imported(name)
-    if name not in TASKS:
-        raise unknown_name("task", name, [*TASKS, "gym:ID", "py:module:attribute"])
-    return TASKS[name]()
+    plain, options = split_options(name)
+    if plain.startswith("py:"):
+        factory = _imported(plain)
+    elif plain in TASKS:
+        factory = TASKS[plain]
+    else:
+        raise unknown_name("task", plain, [*TASKS, *(f"{prefix}:ID" for prefix in ADAPTERS), "py:module:attribute"])
+    known = inspect.signature(factory).parameters if options else {}
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {plain}", option, known)
+    return factory(**options)
 
 
 def _randomization(randomize: Randomize, task: Task) -> Randomization:
@@ -88,7 +106,7 @@ def _randomization(randomize: Randomize, task: Task) -> Randomization:
     return task.randomization if randomize == "default" else Randomization.load(os.fspath(randomize))
 
 
-def _imported(name: str) -> Task:
+def _imported(name: str) -> Callable[..., Task]:
     module_name, _, attribute = name.removeprefix("py:").partition(":")
     if not module_name or not attribute:
         raise UsageError(f"a task of your own is named py:module:attribute, not {name!r}")
@@ -99,4 +117,4 @@ def _imported(name: str) -> Task:
     if not callable(factory := getattr(module, attribute, None)):
         known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise unknown_name(f"callable in module {module_name}", attribute, known)
-    return cast("Task", factory())
+    return cast("Callable[..., Task]", factory)

@@ -10,7 +10,7 @@ Legend: N worlds, n of them (those that start an episode), A action.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -33,6 +33,7 @@ class State:
     target: Mapping[str, Any]  # joint_pos action term -> (N, joints) [rad], the last joint target
     params: Mapping[str, Any]  # randomization term -> (N, k), what was drawn for the episode
     memory: Mapping[str, Any]  # the task's own: goal, timers, … each (N, …)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # MjData fields that the task `reads`, each (N, …)
 
 
 @dataclass(frozen=True)
