@@ -38,6 +38,7 @@ from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
 from ..spec import ActionTerm, Spec
+from .gymnasium_envs import register
 from .gymnasium_spaces import Groups, short
 from .open_episodes import OpenEpisodes, fingerprint
 from .worlds import SUCCESS, Worlds
@@ -55,12 +56,6 @@ PACKAGES = {
     **dict.fromkeys(("Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze"),
                     ("gymnasium-robotics", "gymnasium_robotics")),
 }  # fmt: skip
-
-# Poise's own environments: (where they are, time limit [steps])
-OWN = {
-    "poise/Catch-v0": ("poise.sim.tasks.catch:Catch", None),
-    "poise/CartPoleHidden-v0": ("poise.sim.tasks.cartpole_hidden:CartPoleHidden", 500),
-}
 
 
 def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None,
@@ -443,9 +438,8 @@ def _action_term(space: spaces.Space, name: str) -> ActionTerm:
 
 def _register(id: str) -> None:
     """Have an id registered: Poise's own, and those of well-known packages that are installed."""
-    for own, (entry_point, limit) in OWN.items():
-        if own not in gymnasium.registry:
-            gymnasium.register(own, entry_point, max_episode_steps=limit)
+    if id.startswith("poise/"):
+        register()
     module = next((m for prefix, (_, m) in PACKAGES.items() if id.startswith(prefix)), None)
     if module and id not in gymnasium.registry and importlib.util.find_spec(module):
         gymnasium.register_envs(importlib.import_module(module))

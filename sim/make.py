@@ -77,7 +77,7 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
     from .task_env import TaskEnv
 
     made = load_task(task)
-    return TaskEnv(made, num_envs, _randomization(randomize, made), seed, threads)
+    return TaskEnv(made, num_envs, randomization_of(randomize, made), seed, threads)
 
 
 def load_task(name: str) -> Task:
@@ -96,7 +96,8 @@ def load_task(name: str) -> Task:
     return factory(**options)
 
 
-def _randomization(randomize: Randomize, task: Task) -> Randomization:
+def randomization_of(randomize: Randomize, task: Task) -> Randomization:
+    """What `make`'s argument of that name means for a task."""
     if isinstance(randomize, Randomization):
         return randomize
     if isinstance(randomize, Mapping):
