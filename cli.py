@@ -103,12 +103,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--config", metavar="FILE", help="take settings from a config.json, such as another run's")
     p.add_argument("--set", action="append", default=[], metavar="key=value", help="change one setting; repeatable")
 
-    p = add("eval", _eval, "score a policy on fresh episodes, or several as the seeds of one training")
+    p = add("eval", _eval, "score a policy on fresh episodes, or several as the seeds of one training", _EVAL_EXAMPLES)
     p.add_argument("policy", metavar="POLICY", nargs="+", help="a policy file, such as RUN/policy.safetensors")
     p.add_argument("--task", help="the task; by default the one it was trained on")
-    p.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes (100)")
-    p.add_argument("--seed", type=int, default=1000, metavar="S", help="seed of starts and dynamics (1000)")
+    p.add_argument("--episodes", type=int, metavar="N", help="episodes (100; with --grid its own)")
+    p.add_argument("--seed", type=int, metavar="S", help="seed of starts and dynamics (1000; with --grid its own)")
     p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; by default as in training")
+    p.add_argument("--grid", metavar="SPEC", help="sweep a grid of realities: a JSON file, see docs/gap.md")
+    p.add_argument("--out", metavar="DIR", help="with --grid: where the report goes (gap)")
     p.add_argument("--returns", action="store_true", help="with --json: the return of every episode too")
     p.add_argument("--video", metavar="OUT.mp4", help="film some episodes as well")
     p.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many (3)")
@@ -158,6 +160,13 @@ examples:
   poise train ppo --task reach/fr3 --randomize my_ranges.json --set learning_rate=3e-4
   poise train --resume runs/reach --steps 2000000
   poise train ppo --task reach/fr3 --config runs/reach/config.json --out runs/again"""
+
+_EVAL_EXAMPLES = """\
+  poise eval runs/reach/policy.safetensors --episodes 200 --video reach.mp4
+  poise eval runs/a/policy.safetensors runs/b/policy.safetensors         two seeds of one training
+  poise eval none=runs/a/policy.safetensors default=runs/b/policy.safetensors --grid grid.json --out gap
+                                   the gap: tables and heat-maps over held-out realities, a column for each label
+"""
 
 _VIEW_EXAMPLES = """\
 examples:
@@ -270,6 +279,11 @@ def _config_settings(options) -> dict[str, Any]:
 
 
 def _eval(options) -> dict[str, Any]:
+    if options.grid:
+        return _eval_grid(options)
+    if options.out:
+        raise UsageError("--out is where the report of --grid goes")
+    episodes, seed = options.episodes or 100, 1000 if options.seed is None else options.seed
     from .policies.evaluate import evaluate
     from .policies.policy import load_policy
     from .policies.progress import Progress
@@ -288,11 +302,11 @@ def _eval(options) -> dict[str, Any]:
     trained = policies[0].provenance.get("randomize") if task == policies[0].provenance.get("task") else "default"
     randomize = options.randomize or trained or "none"
     with Progress() as progress:
-        ended = progress.episodes(options.episodes * len(policies))
-        results = [evaluate(policy, task, options.episodes, options.seed, randomize, ended) for policy in policies]
+        ended = progress.episodes(episodes * len(policies))
+        results = [evaluate(policy, task, episodes, seed, randomize, ended) for policy in policies]
     scores = [result.to_json(options.returns) for result in results]
     if len(policies) > 1:
-        together = aggregate([result.returns for result in results], options.seed).to_json()
+        together = aggregate([result.returns for result in results], seed).to_json()
         for path, e in zip(options.policy, scores, strict=True):
             print(f"{path}: {_return_line(e)}")
         _print_aggregate(together, options.policy)
@@ -302,9 +316,32 @@ def _eval(options) -> dict[str, Any]:
     if options.video:
         from .policies.film import film
 
-        video = str(film(policies[0], task, options.video, options.video_episodes, options.seed, randomize))
+        video = str(film(policies[0], task, options.video, options.video_episodes, seed, randomize))
         print(f"video:        {video}")
     return {"policy": options.policy[0], "task": task, "eval": scores[0], "video": video}
+
+
+def _eval_grid(options) -> dict[str, Any]:
+    from dataclasses import replace
+    from math import prod
+
+    from .policies.gap import gap, labelled
+    from .policies.grid import Grid
+    from .policies.progress import Progress
+
+    if options.video or options.randomize or options.returns:
+        raise UsageError("--grid takes neither --video, --randomize nor --returns: the grid says what differs")
+    grid = Grid.load(options.grid)
+    wishes = {"episodes": options.episodes, "seed": options.seed}
+    grid = replace(grid, **{name: value for name, value in wishes.items() if value is not None})
+    policies = labelled(options.policy)
+    with Progress() as progress:
+        total = grid.episodes * prod(grid.shape) * len(options.policy)
+        report = gap(policies, grid, options.out or "gap", options.task, progress.episodes(total))
+    out = Path(options.out or "gap")
+    print((out / "gap.md").read_text().partition("\n\n![")[0])
+    print(f"heat-maps: {out / 'gap.png'}\nscores:    {out / 'gap.json'}")
+    return {"out": str(out), **report}
 
 
 def _return_line(e: dict[str, Any]) -> str:

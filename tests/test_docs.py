@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/train.md",
     "docs/evaluate.md",
+    "docs/gap.md",
     "docs/ppo.md",
     "docs/dqn.md",
     "docs/sac.md",
