@@ -48,6 +48,10 @@ class Key:
         """Uniform numbers in (0, 1) for one named purpose: (n, size)."""
         return Stream(self.seed, f"task/{name}").uniform(self.worlds, self.episodes, size)
 
+    def normal(self, name: str, size: int) -> np.ndarray:
+        """Standard normal numbers for one named purpose: (n, size)."""
+        return Stream(self.seed, f"task/{name}").normal(self.worlds, self.episodes, size)
+
 
 class Task(Protocol):
     """The episode of a world is a pure function of (seed, world, episode, actions)."""
@@ -83,5 +87,15 @@ class Task(Protocol):
         ...
 
     def success(self, state: State) -> Any:
-        """(N,) bool: would the episode count as a success if it ended here?"""
+        """(N,) bool: would the episode count as a success if it ended here? None: the task defines no success."""
+        ...
+
+
+class ReadingTask(Task, Protocol):
+    """A task that needs more of a world than its state; sim/stepping.py steps it."""
+
+    reads: tuple[str, ...]  # MjData fields such as "xpos" and "cfrc_ext", found in State.extra
+
+    def start(self, state: State) -> dict[str, Any]:
+        """The memory (n, …) of episodes that begin at `state`, whose `extra` is now known; may be left out."""
         ...

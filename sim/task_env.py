@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from ..observe import observe
 from .commands import Commands
 from .cpu import CpuEngine, compile_physics
 from .dynamics import Dynamics, add_payloads
+from .engine import Engine
 from .randomization import Randomization
 from .sensing import Sensors
+from .stepping import SteppingEngine
 from .task import Key, State, Task
 
 Arrays = dict[str, np.ndarray]
@@ -51,7 +54,7 @@ class TaskEnv:
         self.dynamics = Dynamics(model, self.randomization)
         substeps = _whole(task.spec.control_dt, task.physics_dt)
         separate = bool(self.dynamics.defaults)
-        self.engine = CpuEngine(model, num_envs, substeps, threads, separate)
+        self.engine = _engine(task, model, num_envs, substeps, threads, separate)
         self.commands = Commands(task.spec, model, num_envs, substeps, self.dynamics.longest_delay(task.physics_dt))
         self.sensors = Sensors(self.dynamics, num_envs)
         self.bad_worlds = 0  # worlds that broke since this env was made
@@ -68,6 +71,7 @@ class TaskEnv:
         plain = all(len(t.shape) == 1 and t.dtype == "float32" for terms in flat.values() for t in terms)
         self._vectors = {group: [t.name for t in terms] for group, terms in flat.items()} if plain else {}
         self._cameras = _cameras(task)
+        self._start = getattr(task, "start", None) if self.engine.extra else None
         self._seed = seed
 
     # ---- the VecEnv contract -----------------------------------------------------------------
@@ -122,7 +126,7 @@ class TaskEnv:
             reward=torch.from_numpy(reward),
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(truncated),
-            success=torch.from_numpy(success),
+            success=None if success is None else torch.from_numpy(success),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,7 +189,7 @@ class TaskEnv:
         return act
 
     def _state(self, qpos: np.ndarray, qvel: np.ndarray) -> State:
-        return State(self.engine.time, qpos, qvel, self.commands.target, self.params, self.memory)
+        return State(self.engine.time, qpos, qvel, self.commands.target, self.params, self.memory, self.engine.extra)
 
     def _observe(self, state: State) -> Arrays:
         """Observations of all worlds; remembers what was measured, which the next commands start from."""
@@ -211,17 +215,23 @@ class TaskEnv:
                                         self.params, worlds)  # fmt: skip
         (qpos, qvel), (new_qpos, new_qvel) = self._measured, measured
         self._measured = _replaced(qpos, worlds, new_qpos), _replaced(qvel, worlds, new_qvel)
-        rest = [{k: v[worlds] for k, v in d.items()} for d in (self.commands.target, self.params, self.memory)]
-        time, frames = self.engine.time[worlds], {}
-        if self._cameras is not None:
-            frames = self._cameras.frames(State(time, self.engine.qpos[worlds], self.engine.qvel[worlds], *rest))
-        return observe(self.spec, self.task.observe(State(time, *measured, *rest)), frames)
+        true = self._state_of(worlds)
+        frames = {} if self._cameras is None else self._cameras.frames(true)
+        return observe(self.spec, self.task.observe(replace(true, qpos=new_qpos, qvel=new_qvel)), frames)
+
+    def _state_of(self, worlds: np.ndarray) -> State:
+        """The true state of some worlds alone."""
+        time, qpos, qvel = self.engine.time[worlds], self.engine.qpos[worlds], self.engine.qvel[worlds]
+        rows = [{k: v[worlds] for k, v in d.items()}
+                for d in (self.commands.target, self.params, self.memory, self.engine.extra)]  # fmt: skip
+        return State(time, qpos, qvel, *rows)
 
     def _contain(self, bad, reward, terminated, success, at_limit, next_obs):
         """The same step with every trace of the broken worlds replaced."""
         self.bad_worlds += len(bad)
-        reward, terminated, success, at_limit = (np.array(x) for x in (reward, terminated, success, at_limit))
-        reward[bad], terminated[bad], success[bad], at_limit[bad] = 0.0, False, False, True
+        reward, terminated, at_limit = (np.array(x) for x in (reward, terminated, at_limit))
+        reward[bad], terminated[bad], at_limit[bad] = 0.0, False, True
+        success = None if success is None else _replaced(success, bad, False)
         next_obs = {group: _replaced(values, bad, self._obs[group][bad]) for group, values in next_obs.items()}
         return reward, terminated, success, at_limit, next_obs
 
@@ -248,6 +258,8 @@ class TaskEnv:
             qpos, qvel = self.sensors.measure(self.engine.qpos[worlds], self.engine.qvel[worlds], self.steps[worlds],
                                               self.params, worlds)  # fmt: skip
         self.commands.reset(worlds, qpos)
+        if self._start is not None:
+            self.memory = _scatter(self.memory, worlds, self._start(self._state_of(worlds)), self.num_envs)
         return self._observe(self.state) if len(worlds) == self.num_envs else self._observe_some(worlds)
 
     def _draw(self, worlds: np.ndarray) -> Arrays:
@@ -261,6 +273,13 @@ class TaskEnv:
         if self.dynamics.latency:
             self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
         return drawn
+
+
+def _engine(task: Task, model: Any, num_envs: int, substeps: int, threads: int, separate: bool) -> Engine:
+    """The faster engine where positions and velocities are all that the task reads."""
+    if reads := tuple(getattr(task, "reads", ())):
+        return SteppingEngine(model, num_envs, substeps, threads, separate, reads)
+    return CpuEngine(model, num_envs, substeps, threads, separate)
 
 
 def _cameras(task: Task) -> Any:

@@ -1,0 +1,132 @@
+"""Engine: what the CPU engines share: N worlds as rows of numbers, a model each where they differ, containment.
+
+The state of a world is one row (mjSTATE_FULLPHYSICS: time, qpos, qvel, act). The solver's warm start is zero at
+the beginning of every control period, so a row alone restores a world to the bit, whichever thread or MjData steps
+it, and results do not depend on the number of threads.
+
+    sim/cpu.py         CpuEngine: mujoco.rollout, for tasks that need positions and velocities alone
+    sim/stepping.py    SteppingEngine: mj_step in threads, for tasks that read more of MjData
+
+Legend: N worlds, n of them, S substeps of a control period.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from ..errors import UsageError
+
+FULL_STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
+_LARGEST = 1e6  # no joint position [rad, m] or velocity of a working simulation is beyond this
+
+
+class Engine(ABC):
+    """N worlds of one model, stepped together."""
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, num_substeps: int, threads: int = 0,
+                 separate: bool = False):  # fmt: skip
+        """Worlds at the model's default position.
+
+        separate: give each world its own model, so that `write` can make them differ.
+        threads: 0 takes every core this process may use.
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = min(threads or cores, num_envs)
+        if threads < 1:
+            raise UsageError(f"an engine needs at least one world and one thread, got {num_envs} and {threads}")
+        self.model, self.num_envs, self.num_substeps, self.threads = model, num_envs, num_substeps, threads
+        self.models = [copy.copy(model) for _ in range(num_envs)] if separate else [model] * num_envs
+        self.separate = separate
+        self.extra: Mapping[str, np.ndarray] = {}  # MjData fields that a task reads, each (N, …)
+        self._data = [mujoco.MjData(model) for _ in range(threads)]
+        self._scratch = mujoco.MjData(model)  # for derived constants only
+        self._views: dict[str, list[np.ndarray]] = {}
+
+        nq, nv = model.nq, model.nv
+        self._qpos, self._qvel = slice(1, 1 + nq), slice(1 + nq, 1 + nq + nv)
+        self._period = num_substeps * model.opt.timestep
+        self._default = np.empty(mujoco.mj_stateSize(model, FULL_STATE))
+        mujoco.mj_getState(model, self._scratch, self._default, FULL_STATE)
+        self.state = np.repeat(self._default[None], num_envs, axis=0)  # (N, state); a new array after every step
+
+    @property
+    def time(self) -> np.ndarray:
+        """(N,) [s] since each world was set."""
+        return self.state[:, 0]
+
+    @property
+    def qpos(self) -> np.ndarray:
+        """(N, nq)"""
+        return self.state[:, self._qpos]
+
+    @property
+    def qvel(self) -> np.ndarray:
+        """(N, nv)"""
+        return self.state[:, self._qvel]
+
+    def step(self, ctrl: np.ndarray) -> np.ndarray | None:
+        """Take the substeps of one control period under ctrl (N, S, nu); the worlds that broke, or None.
+
+        A world breaks where a number stops being finite or grows beyond reason, or where MuJoCo warns. It keeps the
+        state from before this step.
+        """
+        before = self.state
+        self.state = after = self._advance(before, ctrl)  # (N, state)
+        elapsed = after[:, 0] - before[:, 0]
+        short = self.num_envs * self._period**2 - np.vdot(elapsed, elapsed)
+        if np.vdot(after, after) < _LARGEST**2 and abs(short) < 1e-9:  # False for NaN too; all is well
+            return None
+        fine = (np.abs(after) < _LARGEST).all(axis=1) & (np.abs(elapsed - self._period) < 1e-6)
+        if fine.all():
+            return None
+        bad = np.flatnonzero(~fine)
+        after[bad] = before[bad]
+        return bad
+
+    @abstractmethod
+    def _advance(self, before: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
+        """Rows (N, state) after one control period, as a new array; the time shows where MuJoCo warned."""
+        ...
+
+    def set_state(self, worlds: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Place worlds (n,) at qpos (n, nq), qvel (n, nv), time zero, and default actuator states."""
+        self.state[worlds] = self._default
+        self.state[worlds, self._qpos] = qpos
+        self.state[worlds, self._qvel] = qvel
+
+    def write(self, field: str, values: np.ndarray, worlds: np.ndarray) -> None:
+        """Set a model field to values (n, …) in the given worlds. `refresh` must follow where masses changed."""
+        if not self.separate:
+            raise UsageError(f"cannot write {field}: the worlds share one model; build the engine with separate=True")
+        if field not in self._views:
+            self._views[field] = [getattr(model, field) for model in self.models]
+        views = self._views[field]
+        for world, value in zip(worlds.tolist(), values, strict=True):
+            views[world][...] = value
+
+    def refresh(self, worlds: np.ndarray) -> None:
+        """Recompute the constants that MuJoCo derives from masses, inertias and armatures."""
+        for world in worlds.tolist():
+            mujoco.mj_setConst(self.models[world], self._scratch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.state.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rows = np.asarray(state["state"], np.float64)
+        if rows.shape != self.state.shape:
+            raise UsageError(f"the saved worlds have shape {rows.shape}, this engine {self.state.shape}: "
+                             "resume with the same task and number of worlds")  # fmt: skip
+        self.state = rows.copy()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the threads."""
+        ...
