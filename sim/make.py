@@ -1,6 +1,7 @@
 """make: a VecEnv from a task's name.
 
     reach/fr3               a native task, TASK/ROBOT; options follow it: reach/fr3?mjcf=my_fr3.xml
+    HalfCheetah-v5          Gymnasium's task of that name, stepped by our own engine: sim/tasks/gymnasium_task.py
     gym:HalfCheetah-v5      any Gymnasium id, through sim/gymnasium_adapter.py
     gym:ALE/Pong-v5?…       an Atari game, with the options of sim/atari.py
     py:module:attribute     a task of your own: the attribute, called with the options, returns a Task
@@ -37,11 +38,24 @@ def _planar(camera: bool) -> Task:
     return PlanarReach(camera)
 
 
+def _gymnasium(module: str, name: str) -> Callable[[], Task]:
+    """The factory of one of Gymnasium's MuJoCo tasks in our own engine."""
+    return lambda: getattr(importlib.import_module(f".tasks.{module}", __package__), name.removesuffix("-v5"))()
+
+
+_GYMNASIUM = {
+    "runners": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5"),
+    "legged": ("Ant-v5", "Humanoid-v5"),
+    "pointing": ("Reacher-v5", "Pusher-v5"),
+    "pendulums": ("InvertedPendulum-v5", "InvertedDoublePendulum-v5"),
+}  # file in sim/tasks -> tasks
+
 # name -> a function whose parameters are the options that may follow the name, each a text
 TASKS: dict[str, Callable[..., Task]] = {
     "reach/fr3": _reach,
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
+    **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
 }
 
 
