@@ -8,6 +8,7 @@ RUN = $(BIN)/python -P -m
 # what robosuite declares and does without: OpenCV with windows (the headless one serves), an old mink that it never
 # imports, keyboards to steer by
 ROBOSUITE_ASKS = -e 'robosuite .* opencv-python,' -e 'robosuite .* mink==' -e 'robosuite .* pynput,'
+TESTS = pytest -n auto --dist loadfile  # a process a core; a file's tests stay together, for what they share
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
 .PHONY: help setup demo test check format learning learning-short bench wheel clean
@@ -52,13 +53,13 @@ demo: setup
 	$(BIN)/python -P examples/demo.py
 
 test: setup
-	$(RUN) pytest
+	$(RUN) $(TESTS)
 
 check: setup
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) pyright
-	$(RUN) pytest
+	$(RUN) $(TESTS)
 
 format: setup
 	$(RUN) ruff format .
