@@ -2,6 +2,11 @@
 
 FR3: Franka Robotics, "FCI documentation, robot limits and interface specifications" (limits) and the
 DH parameters printed there (kinematic chain); hand and tool centre point of the Franka Hand.
+UR5e: Universal Robots' ur_description: joint_limits.yaml, default_kinematics.yaml.
+SO-101: SO-ARM100's Simulation/SO101 (chain, ranges); Feetech's data sheet of the STS3215 at 12 V (effort, velocity).
+
+Where a vendor publishes no limit of acceleration or jerk, 10 rad/s^2 and 1000 rad/s^3 stand here: what the FR3
+allows, or less. What else is known of each arm's model stands in its MJCF, sim/assets/NAME.xml.
 """
 
 from __future__ import annotations
@@ -87,7 +92,61 @@ FR3 = RobotSpec(
     gripper=Gripper("gripper", ("finger_joint1", "finger_joint2"), closed=0.0, open=0.04, unit="m", width=0.08),
 )
 
-ROBOTS: dict[str, RobotSpec] = {"fr3": FR3}
+_TURN, _HALF = (_H, _H, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)  # by 90 degrees about x; by 180 degrees about z
+
+UR5E = RobotSpec(
+    name="ur5e",
+    joints=("shoulder_pan_joint", "shoulder_lift_joint", "elbow_joint",
+            "wrist_1_joint", "wrist_2_joint", "wrist_3_joint"),
+    position_low=(-2 * math.pi, -2 * math.pi, -math.pi, -2 * math.pi, -2 * math.pi, -2 * math.pi),
+    position_high=(2 * math.pi, 2 * math.pi, math.pi, 2 * math.pi, 2 * math.pi, 2 * math.pi),
+    velocity=(math.pi,) * 6,
+    acceleration=(10.0,) * 6,
+    jerk=(1000.0,) * 6,
+    effort=(150.0, 150.0, 150.0, 28.0, 28.0, 28.0),
+    home=(-0.3007, -1.7159, 1.6589, -1.5137, -1.5708, -1.8715),
+    chain=(
+        Frame((0.0, 0.0, 0.1625), _HALF),  # ROS's base_link: x points to where the arm stretches at zero
+        Frame((0.0, 0.0, 0.0), _TURN),
+        Frame((-0.425, 0.0, 0.0)),
+        Frame((-0.3922, 0.0, 0.1333)),
+        Frame((0.0, -0.0997, 0.0), _TURN),
+        Frame((0.0, 0.0996, 0.0), (_H, -_H, 0.0, 0.0)),
+    ),
+    tool=Frame((0.0, 0.0, 0.1558)),  # between the finger pads
+    workspace_low=(-0.85, -0.85, 0.01),
+    workspace_high=(0.85, 0.85, 1.1),
+    servo_dt=0.002,
+    gripper=Gripper("gripper", ("left_finger", "right_finger"), closed=0.0, open=0.0425, unit="m", width=0.085),
+)  # fmt: skip
+
+SO101 = RobotSpec(
+    name="so101",
+    joints=("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"),
+    position_low=(-1.9198621772, -1.7453292520, -1.69, -1.6580628495, -2.7438472970),
+    position_high=(1.9198621772, 1.7453292520, 1.69, 1.6580627293, 2.8412063094),
+    velocity=(4.7,) * 5,
+    acceleration=(10.0,) * 5,
+    jerk=(1000.0,) * 5,
+    effort=(2.94,) * 5,
+    home=(-0.0371, -0.2793, 0.3024, 1.5476, -1.5592),
+    chain=(
+        Frame((0.0388353, 0.0, 0.0624), (0.0, 0.0, 1.0, 0.0)),
+        Frame((-0.0303992, -0.0182778, -0.0542), (0.5, -0.5, -0.5, -0.5)),
+        Frame((-0.11257, -0.028, 0.0), (_H, 0.0, 0.0, _H)),
+        Frame((-0.1349, 0.0052, 0.0), (_H, 0.0, 0.0, -_H)),
+        Frame(
+            (0.0, -0.0611, 0.0181), (0.01720910298063466, -0.01720910298063466, 0.7068973382143987, 0.7068973382143987)
+        ),
+    ),
+    tool=Frame((0.0058, 0.0, -0.0935), (0.0, _H, _H, 0.0)),  # between the fingertips around an object of 27.5 mm
+    workspace_low=(-0.4, -0.4, 0.005),
+    workspace_high=(0.45, 0.4, 0.45),
+    servo_dt=0.01,
+    gripper=Gripper("gripper", ("gripper",), closed=-0.17, open=0.9, unit="rad", width=0.069),
+)
+
+ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (FR3, UR5E, SO101)}
 
 
 def robot_spec(name: str) -> RobotSpec:
