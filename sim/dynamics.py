@@ -1,72 +1,43 @@
-"""What randomization terms mean in a MuJoCo model: names become indices, draws become field values.
+"""Dynamics: a randomization bound to one compiled model, on any engine or in anybody's simulator.
 
 Every value is computed from the model's default, whole fields at a time, and terms on the same field apply
 in the order of the list. Nothing is ever read back from a randomized model, so nothing can accumulate.
+
+    dynamics = Dynamics(model, randomization)
+    params = dynamics.draw(seed, worlds, episodes)     # term -> (n, k)
+    for field, values in dynamics.fields(params).items():
+        ...                                            # write values[i] into world i's model: `put` does it
+    # and mj_setConst(model, data) where dynamics.needs_constants
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from ..errors import UsageError, unknown_name
-from .randomization import WHATS, Randomization, Term, match
-
-PAYLOAD_RADIUS = 0.03  # [m] a payload is a solid ball of this size
-_SENSING = ("joint_pos_noise", "joint_pos_bias", "joint_vel_noise")
-_JOINT_FIELDS = {"joint_friction": "dof_frictionloss", "joint_damping": "dof_damping", "joint_armature": "dof_armature"}
-_DERIVED = frozenset({"body_mass", "body_inertia", "dof_armature"})  # what MuJoCo's constants are computed from
-
-
-def add_payloads(spec: mujoco.MjSpec, randomization: Randomization) -> None:
-    """Give every payload term a small body of its own, welded to the place it names.
-
-    MuJoCo then composes mass, centre and inertia itself, and a draw is one mass and one inertia to write,
-    where editing the hand's own inertial frame would invalidate the flags that the compiler derived from it.
-    """
-    for term in (t for t in randomization.terms if t.what == "payload"):
-        sites, bodies = {s.name: s for s in spec.sites}, {b.name: b for b in spec.bodies if b.name != "world"}
-        for place in match_names(term, [*sites, *bodies]):
-            parent = sites[place].parent if place in sites else bodies[place]
-            pos = (
-                sites[place].pos if place in sites else (bodies[place].ipos if bodies[place].explicitinertial else 0.0)
-            )
-            mass = 1.0  # overwritten at every reset; the compiler wants it positive
-            parent.add_body(name=_payload(term, place), pos=np.zeros(3) + pos, mass=mass, ipos=np.zeros(3),
-                            inertia=np.full(3, _ball(mass)), explicitinertial=True)  # fmt: skip
-
-
-def match_names(term: Term, names: list[str]) -> list[str]:
-    """Those of the names that the term chooses."""
-    return [names[i] for i in match(term, names)]
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A term with the indices it found in the model."""
-
-    term: Term
-    size: int  # numbers to draw
-    apply: Callable[[dict[str, np.ndarray], np.ndarray], None] | None = None  # writes a draw (n, size) into fields
-    fields: tuple[str, ...] = ()
-    address: np.ndarray | None = None  # qpos or qvel columns of a sensing term
+from ..errors import unknown_name
+from .physics_terms import DERIVED, Change, bind, default, names_of, single_joints
+from .randomization import Randomization, Term
+from .whats import WHATS
 
 
 class Dynamics:
-    """A randomization bound to one compiled model."""
+    """What a randomization's terms draw and change in one model."""
 
     def __init__(self, model: mujoco.MjModel, randomization: Randomization):
         self.randomization = randomization
-        self._bound = [_bind(model, term) for term in randomization.terms]
-        self.sizes = {b.term.name: b.size for b in self._bound}
-        self.defaults = {f: np.array(getattr(model, f)) for b in self._bound for f in b.fields}
-        self.needs_constants = bool(_DERIVED & set(self.defaults))
-        self.sensing = [(b.term, b.address) for b in self._bound if b.address is not None]
-        self.latency = [b.term for b in self._bound if b.term.what == "action_latency"]
+        self._changes = [(term, _bind(model, term)) for term in randomization.terms]
+        # an offset acts through the gain, so it comes after all that change the gain
+        self._changes.sort(key=lambda pair: pair[0].what == "joint_offset")
+        self.sizes = {term.name: change.size for term, change in self._changes}
+        self.defaults = {f: default(model, f) for _, change in self._changes for f in change.fields}
+        self.needs_constants = bool(DERIVED & set(self.defaults))
+        self.sensing = [(term, _columns(model, term)) for term in randomization.terms
+                        if WHATS[term.what].family == "sensing"]  # fmt: skip
+        self.latency = [t for t in randomization.terms if t.what == "action_latency"]
 
     def draw(self, seed: int, worlds: Any, episodes: Any) -> dict[str, np.ndarray]:
         """What differs in the given episodes: term -> (n, k)."""
@@ -76,9 +47,9 @@ class Dynamics:
         """Values (n, …) of every model field that some term touches, for the drawn parameters."""
         n = len(next(iter(params.values()))) if params else 0
         values = {f: np.repeat(default[None], n, axis=0) for f, default in self.defaults.items()}
-        for bound in self._bound:
-            if bound.apply is not None:
-                bound.apply(values, params[bound.term.name])
+        for term, change in self._changes:
+            if change.apply is not None:
+                change.apply(values, params[term.name])
         return values
 
     def delay(self, params: Mapping[str, np.ndarray], dt: float) -> np.ndarray:
@@ -91,116 +62,34 @@ class Dynamics:
         return int(np.rint(sum(t.support[1] for t in self.latency) / dt))
 
 
-# ---- one function a kind of term ---------------------------------------------------------------
+def put(model: mujoco.MjModel, field: str, value: Any) -> None:
+    """Write one world's value of a field that `Dynamics.fields` gives into its model."""
+    if field.startswith("opt."):
+        option = field.removeprefix("opt.")
+        setattr(model.opt, option, value if np.ndim(value) else np.asarray(value).item())
+    else:
+        getattr(model, field)[...] = value
 
 
-def _bind(model: mujoco.MjModel, term: Term) -> _Bound:
-    if term.what == "action_latency":
-        return _Bound(term, 1)
-    if term.what in _SENSING:
-        joints = _joints(model, term)
-        address = model.jnt_qposadr[joints] if term.what != "joint_vel_noise" else model.jnt_dofadr[joints]
-        return _Bound(term, len(joints), address=address)
-    if term.what == "payload":
-        return _payload_term(model, term)
-    if term.what == "link_mass":
-        return _mass_term(model, term)
-    if term.what in ("actuator_gain", "actuator_damping"):
-        return _actuator_term(model, term)
-    if term.what == "geom_friction":
-        geoms = np.array(match(term, _names(model, mujoco.mjtObj.mjOBJ_GEOM, model.ngeom)))
-        return _column_term(model, term, "geom_friction", geoms, 0)
-    return _column_term(model, term, _JOINT_FIELDS[term.what], model.jnt_dofadr[_joints(model, term)], None)
+def writable(randomization: Randomization) -> tuple[list[str], list[str]]:
+    """Names of the terms that somebody else's compiled model can take, and of those that it cannot.
+
+    Sensing, delays and commands are the VecEnv's business, so only Poise's own tasks have them.
+    """
+    fits = {t.name: (what := WHATS[t.what]).family == "physics" and what.compiled for t in randomization.terms}
+    return [name for name in fits if fits[name]], [name for name in fits if not fits[name]]
 
 
-def _column_term(model: mujoco.MjModel, term: Term, field: str, rows: np.ndarray, column: int | None) -> _Bound:
-    where = (slice(None), rows) if column is None else (slice(None), rows, column)
-    _check_defaults(term, getattr(model, field)[None][where][0])
-
-    def apply(values: dict[str, np.ndarray], drawn: np.ndarray) -> None:
-        values[field][where] = _operate(term, values[field][where], drawn)
-
-    return _Bound(term, len(rows), apply, (field,))
+def _bind(model: mujoco.MjModel, term: Term) -> Change:
+    if WHATS[term.what].family == "physics" or term.what == "joint_offset":
+        return bind(model, term)
+    return Change(1 if term.what == "action_latency" else len(_columns(model, term)))
 
 
-def _mass_term(model: mujoco.MjModel, term: Term) -> _Bound:
-    names = ["" if n.startswith("payload/") or model.body_mass[i] == 0 else n
-             for i, n in enumerate(_names(model, mujoco.mjtObj.mjOBJ_BODY, model.nbody))]  # fmt: skip
-    rows = np.array(match(term, names))
-    _check_defaults(term, model.body_mass[rows])
-
-    def apply(values: dict[str, np.ndarray], drawn: np.ndarray) -> None:
-        old = values["body_mass"][:, rows]
-        new = _operate(term, old, drawn)
-        values["body_mass"][:, rows] = new
-        values["body_inertia"][:, rows] *= (new / old)[:, :, None]  # the same shape, made of another material
-
-    return _Bound(term, len(rows), apply, ("body_mass", "body_inertia"))
-
-
-def _payload_term(model: mujoco.MjModel, term: Term) -> _Bound:
-    names = _names(model, mujoco.mjtObj.mjOBJ_BODY, model.nbody)
-    rows = np.array([i for i, name in enumerate(names) if name.startswith(_payload(term, ""))])
-
-    def apply(values: dict[str, np.ndarray], drawn: np.ndarray) -> None:
-        values["body_mass"][:, rows] = drawn
-        values["body_inertia"][:, rows] = _ball(drawn)[:, :, None]
-
-    return _Bound(term, len(rows), apply, ("body_mass", "body_inertia"))
-
-
-def _actuator_term(model: mujoco.MjModel, term: Term) -> _Bound:
-    rows = np.array(match(term, _names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu)))
-    if term.what == "actuator_damping":  # force = gain ctrl + bias0 + bias1 length + bias2 velocity, bias2 = -kv
-        _check_defaults(term, -model.actuator_biasprm[rows, 2])
-
-        def apply_kv(values: dict[str, np.ndarray], drawn: np.ndarray) -> None:
-            bias = values["actuator_biasprm"]
-            bias[:, rows, 2] = -_operate(term, -bias[:, rows, 2], drawn)
-
-        return _Bound(term, len(rows), apply_kv, ("actuator_biasprm",))
-    _check_defaults(term, model.actuator_gainprm[rows, 0])
-
-    def apply(values: dict[str, np.ndarray], drawn: np.ndarray) -> None:
-        old = values["actuator_gainprm"][:, rows, 0]
-        new = _operate(term, old, drawn)
-        values["actuator_gainprm"][:, rows, 0] = new
-        values["actuator_biasprm"][:, rows, 1] *= new / old  # -kp of a position servo, 0 of a motor
-
-    return _Bound(term, len(rows), apply, ("actuator_gainprm", "actuator_biasprm"))
-
-
-# ---- helpers -----------------------------------------------------------------------------------
-
-
-def _operate(term: Term, value: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    if term.operation == "scale":
-        return value * drawn
-    return value + drawn if term.operation == "add" else np.broadcast_to(drawn, value.shape)
-
-
-def _check_defaults(term: Term, default: np.ndarray) -> None:
-    """Refuse what can do nothing, and what can leave the valid range."""
-    where, what = f"randomization term {term.name!r}", WHATS[term.what]
-    if term.operation == "scale" and not np.any(default):
-        raise UsageError(f"{where}: {term.what} is 0 by default, so scaling it does nothing; use add or set")
-    lowest = float(np.min(default)) + term.support[0]
-    if term.operation == "add" and (lowest < 0 or (what.positive and lowest == 0)):
-        raise UsageError(f"{where}: adding {term.support[0]:g} to the smallest {term.what} "
-                         f"{float(np.min(default)):g} gives {lowest:g} {what.unit}, no valid value")  # fmt: skip
-    if term.what == "actuator_gain" and np.any(default == 0):
-        raise UsageError(f"{where}: an actuator it names has no gain")
-
-
-def _joints(model: mujoco.MjModel, term: Term) -> np.ndarray:
-    """Indices of the joints that the term names; only joints with one degree of freedom can be named."""
-    single = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
-    names = _names(model, mujoco.mjtObj.mjOBJ_JOINT, model.njnt)
-    return np.array(match(term, [n if model.jnt_type[i] in single else "" for i, n in enumerate(names)]))
-
-
-def _names(model: mujoco.MjModel, kind: mujoco.mjtObj, count: int) -> list[str]:
-    return [mujoco.mj_id2name(model, kind, i) or "" for i in range(count)]
+def _columns(model: mujoco.MjModel, term: Term) -> np.ndarray:
+    """Columns of qpos, or of qvel, that a sensing term names."""
+    joints = single_joints(model, term)
+    return model.jnt_dofadr[joints] if term.what == "joint_vel_noise" else model.jnt_qposadr[joints]
 
 
 def joint_ids(model: mujoco.MjModel, names: tuple[str, ...]) -> np.ndarray:
@@ -209,16 +98,8 @@ def joint_ids(model: mujoco.MjModel, names: tuple[str, ...]) -> np.ndarray:
     Raises:
         UsageError: no such joint, with its nearest neighbours.
     """
-    known = _names(model, mujoco.mjtObj.mjOBJ_JOINT, model.njnt)
+    known = names_of(model, "joint")
     for name in names:
         if name not in known:
             raise unknown_name("joint", name, known)
     return np.array([known.index(name) for name in names])
-
-
-def _payload(term: Term, place: str) -> str:
-    return f"payload/{term.name}/{place}"
-
-
-def _ball(mass: Any) -> Any:
-    return 0.4 * mass * PAYLOAD_RADIUS**2

@@ -22,6 +22,7 @@ import mujoco
 import numpy as np
 
 from ..errors import UsageError
+from .dynamics import put
 
 FULL_STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 _LARGEST = 1e6  # no joint position [rad, m] or velocity of a working simulation is beyond this
@@ -51,7 +52,7 @@ class Engine(ABC):
 
         nq, nv = model.nq, model.nv
         self._qpos, self._qvel = slice(1, 1 + nq), slice(1 + nq, 1 + nq + nv)
-        self._period = num_substeps * model.opt.timestep
+        self._period = np.full(num_envs, num_substeps * model.opt.timestep)  # (N,) [s]
         self._default = np.empty(mujoco.mj_stateSize(model, FULL_STATE))
         mujoco.mj_getState(model, self._scratch, self._default, FULL_STATE)
         self.state = np.repeat(self._default[None], num_envs, axis=0)  # (N, state); a new array after every step
@@ -80,7 +81,7 @@ class Engine(ABC):
         before = self.state
         self.state = after = self._advance(before, ctrl)  # (N, state)
         elapsed = after[:, 0] - before[:, 0]
-        short = self.num_envs * self._period**2 - np.vdot(elapsed, elapsed)
+        short = np.vdot(self._period, self._period) - np.vdot(elapsed, elapsed)
         if np.vdot(after, after) < _LARGEST**2 and abs(short) < 1e-9:  # False for NaN too; all is well
             return None
         fine = (np.abs(after) < _LARGEST).all(axis=1) & (np.abs(elapsed - self._period) < 1e-6)
@@ -102,9 +103,19 @@ class Engine(ABC):
         self.state[worlds, self._qvel] = qvel
 
     def write(self, field: str, values: np.ndarray, worlds: np.ndarray) -> None:
-        """Set a model field to values (n, …) in the given worlds. `refresh` must follow where masses changed."""
+        """Set a model field, or an option "opt.x", to values (n, …) in the given worlds.
+
+        `refresh` must follow where masses changed. A world with another time step takes as many steps as the others,
+        so its control period is longer or shorter than the commands' clock says.
+        """
         if not self.separate:
             raise UsageError(f"cannot write {field}: the worlds share one model; build the engine with separate=True")
+        if field.startswith("opt."):
+            for world, value in zip(worlds.tolist(), values, strict=True):
+                put(self.models[world], field, value)
+            if field == "opt.timestep":
+                self._period[worlds] = self.num_substeps * values
+            return
         if field not in self._views:
             self._views[field] = [getattr(model, field) for model in self.models]
         views = self._views[field]

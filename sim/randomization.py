@@ -10,7 +10,7 @@ A term says what varies, on which joints or bodies, and how it is drawn. Each te
       {"name": "latency", "what": "action_latency", "distribution": "uniform", "range": [0.0, 0.08], "operation": "set"}
     ]}
 
-This file knows names and numbers only; sim/dynamics.py knows what they mean in a MuJoCo model.
+What can vary is listed in sim/whats.py; what it means in a MuJoCo model stands in sim/physics_terms.py.
 """
 
 from __future__ import annotations
@@ -27,33 +27,8 @@ import numpy as np
 
 from ..errors import UsageError, unknown_name
 from ..keyed import Stream
+from .whats import WHATS, What
 
-
-@dataclass(frozen=True)
-class What:
-    """One thing that can vary: what it is attached to, its unit, and which values make sense."""
-
-    target: str  # joint | body | actuator | geom | place (a site or body), or "" where there is nothing to name
-    unit: str
-    positive: bool = False  # the value itself must stay above zero
-    nonnegative: bool = False
-    operations: tuple[str, ...] = ("scale", "add", "set")
-
-
-WHATS: dict[str, What] = {
-    "link_mass": What("body", "kg", positive=True),  # inertia scales along
-    "joint_friction": What("joint", "N m", nonnegative=True),  # dry friction
-    "joint_damping": What("joint", "N m s/rad", nonnegative=True),
-    "joint_armature": What("joint", "kg m^2", nonnegative=True),
-    "actuator_gain": What("actuator", "N m/rad", positive=True),  # kp, and the bias that belongs to it
-    "actuator_damping": What("actuator", "N m s/rad", nonnegative=True),  # kv
-    "payload": What("place", "kg", nonnegative=True, operations=("set",)),  # a ball held at a site or body
-    "geom_friction": What("geom", "1", nonnegative=True),  # the sliding coefficient
-    "joint_pos_noise": What("joint", "rad", nonnegative=True, operations=("set",)),  # deviation of white noise
-    "joint_pos_bias": What("joint", "rad", operations=("set",)),  # constant over an episode
-    "joint_vel_noise": What("joint", "rad/s", nonnegative=True, operations=("set",)),
-    "action_latency": What("", "s", nonnegative=True, operations=("set",)),
-}
 DISTRIBUTIONS = ("uniform", "loguniform", "normal", "integer")
 WHEN = ("reset",)
 
@@ -113,7 +88,7 @@ class Term:
         if not isinstance(self.name, str) or not self.name:
             raise UsageError(f"a randomization term needs a name (a non-empty string), not {self.name!r}")
         for field, value, known in (("what", self.what, WHATS), ("distribution", self.distribution, DISTRIBUTIONS),
-                                    ("operation", self.operation, WHATS.get(self.what, What("", "")).operations),
+                                    ("operation", self.operation, WHATS.get(self.what, What("", "", "")).operations),
                                     ("when", self.when, WHEN)):  # fmt: skip
             if value not in known:
                 raise UsageError(f"{where}: {unknown_name(field, str(value), known)}")

@@ -23,7 +23,8 @@ class Sensors:
 
     def __init__(self, dynamics: Dynamics, num_envs: int):
         self._rows = np.arange(num_envs)
-        self._bias = [(t, at) for t, at in dynamics.sensing if t.what == "joint_pos_bias"]
+        sign = {"joint_pos_bias": 1.0, "joint_offset": -1.0}
+        self._bias = [(t, at, sign[t.what]) for t, at in dynamics.sensing if t.what in sign]
         self._noise = [(t, at, np.zeros((num_envs, _BLOCK, len(at)))) for t, at in dynamics.sensing
                        if t.what in ("joint_pos_noise", "joint_vel_noise")]  # fmt: skip
         self._streams: list[Stream] = []
@@ -60,8 +61,8 @@ class Sensors:
             return qpos, qvel
         rows = self._rows if worlds is None else worlds
         qpos, qvel = qpos.copy(), qvel.copy()
-        for term, address in self._bias:
-            qpos[:, address] += params[term.name] if worlds is None else params[term.name][rows]
+        for term, address, sign in self._bias:
+            qpos[:, address] += sign * (params[term.name] if worlds is None else params[term.name][rows])
         slot = steps % _BLOCK
         for term, address, buffer in self._noise:
             (qpos if term.what == "joint_pos_noise" else qvel)[:, address] += buffer[rows, slot]

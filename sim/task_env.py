@@ -22,8 +22,9 @@ from ..errors import SpecError, UsageError
 from ..observe import observe
 from .commands import Commands
 from .cpu import CpuEngine, compile_physics
-from .dynamics import Dynamics, add_payloads
+from .dynamics import Dynamics
 from .engine import Engine
+from .physics_terms import prepare
 from .randomization import Randomization
 from .sensing import Sensors
 from .stepping import SteppingEngine
@@ -49,7 +50,7 @@ class TaskEnv:
         self.randomization = randomization or Randomization()
         description = task.model()
         description.option.timestep = task.physics_dt
-        add_payloads(description, self.randomization)
+        prepare(description, self.randomization)
         model = compile_physics(description)
         self.dynamics = Dynamics(model, self.randomization)
         substeps = _whole(task.spec.control_dt, task.physics_dt)

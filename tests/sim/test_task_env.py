@@ -96,6 +96,39 @@ def test_a_step_and_the_true_successor_at_the_time_limit_are_those_of_plain_mujo
     assert not torch.equal(step.obs["state"][1], step.next_obs["state"][1])
 
 
+def test_every_world_has_the_constants_of_a_model_compiled_with_its_own_draws():
+    """Start-up writes all worlds, not the first one; constants are right in each of them, after resets too."""
+    terms = (MASS, Term("armature", "joint_armature", "shoulder", range=(0.5, 2.0)))
+    env = TaskEnv(TwoLink(), 4, Randomization(terms))
+    env.reset(0)
+    for _ in range(45):  # over the time limit: every world draws anew
+        env.step(torch.zeros(4, 2))
+    assert env.episodes.min() >= 1 and len(np.unique(env.params["mass"][:, 0])) == 4
+    for world, model in enumerate(env.engine.models):
+        spec = TwoLink().model()
+        for name, scale in zip(("upper", "lower"), env.params["mass"][world], strict=True):
+            spec.geom(name).mass *= scale
+        spec.joint("shoulder").armature *= env.params["armature"][world, 0]
+        wanted = compile_physics(spec)
+        for field in ("body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_M0", "dof_invweight0",
+                      "actuator_acc0"):  # fmt: skip
+            np.testing.assert_allclose(getattr(model, field), getattr(wanted, field), rtol=1e-12, err_msg=field)
+        assert model.stat.meaninertia == pytest.approx(wanted.stat.meaninertia, rel=1e-12)
+
+
+def test_a_joint_offset_shifts_what_is_measured_and_commanded_alike():
+    offset = Term("offset", "joint_offset", ("shoulder", "elbow"), range=(0.05, 0.1), operation="set")
+    env = TaskEnv(TwoLink(), 3, Randomization((offset,)))
+    obs = env.reset(0)
+    np.testing.assert_allclose(obs["state"][:, :2], env.state.qpos[:, :2] - env.params["offset"], rtol=1e-6)
+    still, biased = env.state.qpos[:, 0].copy(), TaskEnv(TwoLink(), 3, Randomization())
+    biased.reset(0)
+    for _ in range(5):  # the first command is to stay, in the encoder's terms, so the arm does not jump
+        env.step(torch.zeros(3, 2))
+        biased.step(torch.zeros(3, 2))
+    assert np.abs(env.state.qpos[:, 0] - biased.state.qpos[:, 0]).max() < 1e-9 < np.abs(still).max()
+
+
 def test_reward_and_success_see_the_truth_and_the_policy_sees_what_was_measured():
     bias = Term("bias", "joint_pos_bias", "shoulder", range=(0.1, 0.1), operation="set")
     env = TaskEnv(TwoLink(), 2, Randomization((bias,)))

@@ -1,0 +1,51 @@
+"""What can vary: every `what` of a randomization term, with its unit, its target and the values that make sense.
+
+What a number means in a MuJoCo model stands in sim/physics_terms.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_ALL = ("scale", "add", "set")
+
+
+@dataclass(frozen=True)
+class What:
+    """One thing that can vary: what it is attached to, its unit, and which values make sense."""
+
+    family: str  # physics | sensing | actuation
+    target: str  # joint | body | actuator | geom | place (a site or body), or "" where there is nothing to name
+    unit: str
+    operations: tuple[str, ...] = _ALL
+    positive: bool = False  # a value that is set or scaled must stay above zero
+    nonnegative: bool = False
+    numbers: int = 1  # for each target
+    compiled: bool = True  # physics: a model that is compiled already can take it
+
+
+WHATS: dict[str, What] = {
+    # physics: fields of the model, computed from their defaults
+    "link_mass": What("physics", "body", "kg", positive=True),  # inertia scales along
+    "body_com": What("physics", "body", "m", ("add",), numbers=3),  # centre of mass, in the body's frame
+    "payload": What("physics", "place", "kg", ("set",), nonnegative=True, compiled=False),  # a ball at a site or body
+    "joint_friction": What("physics", "joint", "N m", nonnegative=True),  # dry friction
+    "joint_damping": What("physics", "joint", "N m s/rad", nonnegative=True),
+    "joint_armature": What("physics", "joint", "kg m^2", nonnegative=True),
+    "joint_stiffness": What("physics", "joint", "N m/rad", nonnegative=True),  # of the joint's own spring
+    "joint_limit": What("physics", "joint", "rad", ("scale", "add"), positive=True, numbers=2),  # each end outwards
+    "geom_friction": What("physics", "geom", "1", nonnegative=True),  # the sliding coefficient
+    "geom_size": What("physics", "geom", "1", ("scale",), positive=True),  # a primitive's, at constant mass
+    "actuator_gain": What("physics", "actuator", "N m/rad", positive=True),  # kp, and the bias that belongs to it
+    "actuator_damping": What("physics", "actuator", "N m s/rad", nonnegative=True),  # kv
+    "motor_strength": What("physics", "actuator", "1", ("scale",), positive=True),  # force limits
+    "gravity": What("physics", "", "m/s^2", ("scale", "add"), numbers=3),
+    "timestep": What("physics", "", "s", ("scale",), positive=True),  # at the same number of physics steps
+    # sensing: what is reported of a true state
+    "joint_offset": What("sensing", "joint", "rad", ("set",)),  # true minus reported angle, of readings and commands
+    "joint_pos_noise": What("sensing", "joint", "rad", ("set",), nonnegative=True),  # deviation of white noise
+    "joint_pos_bias": What("sensing", "joint", "rad", ("set",)),  # constant over an episode
+    "joint_vel_noise": What("sensing", "joint", "rad/s", ("set",), nonnegative=True),
+    # actuation: what becomes of a command
+    "action_latency": What("actuation", "", "s", ("set",), nonnegative=True),
+}
