@@ -3,6 +3,7 @@
 FR3: Franka Robotics, "FCI documentation, robot limits and interface specifications" (limits) and the
 DH parameters printed there (kinematic chain); hand and tool centre point of the Franka Hand.
 UR5e: Universal Robots' ur_description: joint_limits.yaml, default_kinematics.yaml.
+xArm7: UFACTORY's xarm_description. ViperX 300 S: Interbotix' interbotix_xsarm_descriptions, vx300s.urdf.xacro.
 SO-101: SO-ARM100's Simulation/SO101 (chain, ranges); Feetech's data sheet of the STS3215 at 12 V (effort, velocity).
 
 Where a vendor publishes no limit of acceleration or jerk, 10 rad/s^2 and 1000 rad/s^3 stand here: what the FR3
@@ -92,7 +93,8 @@ FR3 = RobotSpec(
     gripper=Gripper("gripper", ("finger_joint1", "finger_joint2"), closed=0.0, open=0.04, unit="m", width=0.08),
 )
 
-_TURN, _HALF = (_H, _H, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)  # by 90 degrees about x; by 180 degrees about z
+_TURN, _BACK = (_H, _H, 0.0, 0.0), (_H, -_H, 0.0, 0.0)  # by 90 and by -90 degrees about x
+_PI = math.pi - 1e-5  # as the ViperX's description rounds it
 
 UR5E = RobotSpec(
     name="ur5e",
@@ -106,12 +108,12 @@ UR5E = RobotSpec(
     effort=(150.0, 150.0, 150.0, 28.0, 28.0, 28.0),
     home=(-0.3007, -1.7159, 1.6589, -1.5137, -1.5708, -1.8715),
     chain=(
-        Frame((0.0, 0.0, 0.1625), _HALF),  # ROS's base_link: x points to where the arm stretches at zero
+        Frame((0.0, 0.0, 0.1625), (0.0, 0.0, 0.0, 1.0)),  # ROS's base_link: x points to where the arm stretches at zero
         Frame((0.0, 0.0, 0.0), _TURN),
         Frame((-0.425, 0.0, 0.0)),
         Frame((-0.3922, 0.0, 0.1333)),
         Frame((0.0, -0.0997, 0.0), _TURN),
-        Frame((0.0, 0.0996, 0.0), (_H, -_H, 0.0, 0.0)),
+        Frame((0.0, 0.0996, 0.0), _BACK),
     ),
     tool=Frame((0.0, 0.0, 0.1558)),  # between the finger pads
     workspace_low=(-0.85, -0.85, 0.01),
@@ -146,7 +148,58 @@ SO101 = RobotSpec(
     gripper=Gripper("gripper", ("gripper",), closed=-0.17, open=0.9, unit="rad", width=0.069),
 )
 
-ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (FR3, UR5E, SO101)}
+XARM7 = RobotSpec(
+    name="xarm7",
+    joints=tuple(f"joint{i}" for i in range(1, 8)),
+    position_low=(-2 * math.pi, -2.059, -2 * math.pi, -0.19198, -2 * math.pi, -1.69297, -2 * math.pi),
+    position_high=(2 * math.pi, 2.0944, 2 * math.pi, 3.927, 2 * math.pi, math.pi, 2 * math.pi),
+    velocity=(3.14,) * 7,
+    acceleration=(10.0,) * 7,
+    jerk=(1000.0,) * 7,
+    effort=(50.0, 50.0, 30.0, 30.0, 30.0, 20.0, 20.0),
+    home=(0.0, -0.4385, 0.0, 0.9509, 0.0, 1.3894, 0.0),
+    chain=(
+        Frame((0.0, 0.0, 0.267)),
+        Frame((0.0, 0.0, 0.0), _BACK),
+        Frame((0.0, -0.293, 0.0), _TURN),
+        Frame((0.0525, 0.0, 0.0), _TURN),
+        Frame((0.0775, -0.3425, 0.0), _TURN),
+        Frame((0.0, 0.0, 0.0), _TURN),
+        Frame((0.076, 0.097, 0.0), _BACK),
+    ),
+    tool=Frame((0.0, 0.0, 0.172)),
+    workspace_low=(-0.7, -0.7, 0.01),
+    workspace_high=(0.7, 0.7, 1.0),
+    servo_dt=0.005,  # the controller takes up to 250 commands a second
+    gripper=Gripper("gripper", ("left_finger", "right_finger"), closed=0.0, open=0.0425, unit="m", width=0.085),
+)
+
+VX300S = RobotSpec(
+    name="vx300s",
+    joints=("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"),
+    position_low=(-_PI, math.radians(-106), math.radians(-101), -_PI, math.radians(-107), -_PI),
+    position_high=(_PI, math.radians(72), math.radians(92), _PI, math.radians(128), _PI),
+    velocity=(math.pi,) * 6,
+    acceleration=(10.0,) * 6,
+    jerk=(1000.0,) * 6,
+    effort=(10.0, 20.0, 15.0, 2.0, 5.0, 1.0),
+    home=(0.0, -0.1788, 0.3662, 0.0, 1.3833, 0.0),
+    chain=(  # the vendor's links have x along the arm; here z is the joint's axis
+        Frame((0.0, 0.0, 0.079)),
+        Frame((0.0, 0.0, 0.04805), _BACK),
+        Frame((0.05955, -0.3, 0.0)),
+        Frame((0.2, 0.0, 0.0), (_H, 0.0, _H, 0.0)),
+        Frame((0.0, 0.0, 0.1), (_H, 0.0, -_H, 0.0)),
+        Frame((0.069744, 0.0, 0.0), (_H, 0.0, _H, 0.0)),
+    ),
+    tool=Frame((0.0, 0.0, 0.1072), (_H, 0.0, 0.0, -_H)),  # the vendor's ee_gripper_link
+    workspace_low=(-0.65, -0.65, 0.01),
+    workspace_high=(0.65, 0.65, 0.8),
+    servo_dt=0.01,
+    gripper=Gripper("gripper", ("left_finger", "right_finger"), closed=0.0, open=0.036, unit="m", width=0.072),
+)
+
+ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (FR3, UR5E, XARM7, SO101, VX300S)}
 
 
 def robot_spec(name: str) -> RobotSpec:

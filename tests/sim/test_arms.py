@@ -186,7 +186,7 @@ def test_the_arm_holds_home_without_drift_or_chatter(robot):
     for step in range(400):
         mujoco.mj_step(model, data)
         np.testing.assert_allclose(data.qpos[: robot.num_joints], robot.home, atol=sag)
-        assert step < 200 or np.abs(data.qvel).max() < 1e-3
+        assert step < 200 or np.abs(data.qvel).max() < 2e-3
     assert touching(model, data) == []
 
 
