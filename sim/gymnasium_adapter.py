@@ -41,6 +41,7 @@ from ..spec import ActionTerm, Spec
 from .gymnasium_envs import register
 from .gymnasium_spaces import Groups, short
 from .open_episodes import OpenEpisodes, fingerprint
+from .randomization import Randomization
 from .worlds import SUCCESS, Worlds
 
 if TYPE_CHECKING:
@@ -122,30 +123,34 @@ class GymVecEnv:
     is the observation before, the episode is truncated, and `bad_worlds` counts it. In modes other than DISABLED
     nobody but the VectorEnv can reset the world, so there the step is masked, and a bad observation is an error.
 
+    Where the metadata holds a Spec under "spec", it names the parts of observation and action; by default a key is a
+    term, and so is the action.
+
     In DISABLED mode the VectorEnv must take a list of seeds and `options["reset_mask"]`, as Gymnasium's own do.
 
     Args:
         control_dt: period of a step [s]; by default from the metadata's render_fps, else 1.
         max_episode_steps: time limit [steps]; by default from the environment's registration, else 0.
+        prefix: what precedes the colon of the task's name.
         seed: what `reset` uses when it is given none.
     """
 
     device = torch.device("cpu")
 
     def __init__(self, env: VectorEnv, *, name: str = "", seed: int = 0, control_dt: float | None = None,
-                 max_episode_steps: int | None = None):  # fmt: skip
+                 max_episode_steps: int | None = None, prefix: str = "gym"):  # fmt: skip
         self._env = env
-        self._name = f"gym:{name or (env.spec.id if env.spec else type(env.unwrapped).__name__)}"
+        self._name = f"{prefix}:{name or (env.spec.id if env.spec else type(env.unwrapped).__name__)}"
         self._mode = _autoreset_mode(env, self._name)
         self._action_space = env.single_action_space
         self._groups = Groups(env.single_observation_space, self._name, int(env.metadata.get("history", 1)))
         self.num_envs = env.num_envs
         self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps) or 0
-        self.spec = Spec(
-            self._groups.terms,
-            (_action_term(self._action_space, self._name),),
-            control_dt or _control_dt(env),
-        )
+        self._action_term = _action_term(self._action_space, self._name)
+        self.spec = Spec(self._groups.terms, (self._action_term,), control_dt or _control_dt(env))
+        if isinstance(told := env.metadata.get("spec"), Spec):
+            self.spec = _same_sizes(told, self.spec, self._name)
+        self.randomization: Randomization | None = None  # what the worlds differ in, for provenance
         self._worlds = np.arange(self.num_envs)
         self._seed = seed
         self.bad_worlds = 0  # worlds that broke since this env was made
@@ -351,7 +356,7 @@ class GymVecEnv:
     def _command(self, action: Tensor) -> np.ndarray:
         """What the VectorEnv takes for an action (N, A): controls in [low, high], or (N,) choices."""
         given = action.numpy(force=True)
-        space, term = self._action_space, self.spec.actions[0]
+        space, term = self._action_space, self._action_term
         if given.shape != (self.num_envs, term.size):
             raise SpecError(f"{self._name}: expected an action of shape ({self.num_envs}, {term.size}), "
                             f"got {given.shape}")  # fmt: skip
@@ -420,6 +425,15 @@ def _control_dt(env: gymnasium.Env | VectorEnv) -> float:
         return float(dt)
     fps = env.metadata.get("render_fps")
     return 1.0 / fps if isinstance(fps, (int, float)) and fps > 0 else 1.0
+
+
+def _same_sizes(told: Spec, found: Spec, name: str) -> Spec:
+    """The Spec that an environment tells of itself, if its parts are as large as its spaces."""
+    sizes = [({g: s.obs_shape(g) for g in s.observations}, s.action_dim) for s in (told, found)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(f"{name}: metadata['spec'] has observations and actions of {sizes[0]}, its spaces of "
+                         f"{sizes[1]}; they must agree")  # fmt: skip
+    return told
 
 
 def _action_term(space: spaces.Space, name: str) -> ActionTerm:

@@ -4,6 +4,7 @@
     HalfCheetah-v5          Gymnasium's task of that name, stepped by our own engine: sim/tasks/gymnasium_task.py
     gym:HalfCheetah-v5      any Gymnasium id, through sim/gymnasium_adapter.py
     gym:ALE/Pong-v5?…       an Atari game, with the options of sim/atari.py
+    robosuite:Lift/Panda    a robosuite task, TASK/ROBOT, with the options of sim/robosuite_adapter.py
     py:module:attribute     a task of your own: the attribute, called with the options, returns a Task
 
 Importing this file loads neither torch nor mujoco.
@@ -70,7 +71,14 @@ def _gym(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int
     return make_gym(name.removeprefix("gym:"), num_envs, seed, training=training)
 
 
-ADAPTERS: dict[str, Callable[[str, int, int, Randomize, int, bool], VecEnv]] = {"gym": _gym}  # what precedes the colon
+def _robosuite(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
+    from .robosuite_adapter import make_robosuite
+
+    return make_robosuite(name.removeprefix("robosuite:"), num_envs, seed, randomization_of(randomize))
+
+
+# what precedes the colon -> a function of make's arguments
+ADAPTERS: dict[str, Callable[[str, int, int, Randomize, int, bool], VecEnv]] = {"gym": _gym, "robosuite": _robosuite}
 
 
 def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "none", threads: int = 0,
@@ -110,15 +118,17 @@ def load_task(name: str) -> Task:
     return factory(**options)
 
 
-def randomization_of(randomize: Randomize, task: Task) -> Randomization:
-    """What `make`'s argument of that name means for a task."""
+def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomization:
+    """What `make`'s argument of that name means for a task; a simulator of others has no default."""
     if isinstance(randomize, Randomization):
         return randomize
     if isinstance(randomize, Mapping):
         return Randomization.from_json(randomize)
     if randomize == "none":
         return Randomization()
-    return task.randomization if randomize == "default" else Randomization.load(os.fspath(randomize))
+    if randomize == "default":
+        return task.randomization if task else Randomization()
+    return Randomization.load(os.fspath(randomize))
 
 
 def _imported(name: str) -> Callable[..., Task]:
