@@ -47,6 +47,29 @@ def forward_kinematics(robot: RobotSpec, q: Any) -> tuple[Any, Any]:
     return position, rotation
 
 
+def inverse_kinematics(robot: RobotSpec, position: Any, rotation: Any, start: Any, iterations: int = 200) -> np.ndarray:
+    """Joint angles (n,) within the limits whose tool is at `position` (3,) with `rotation` (3, 3), searched from `start`.
+
+    Damped least squares (Wampler 1986): dq = J^T (J J^T + k I)^-1 e, steps of 0.1 rad at most; where the whole pose
+    cannot be had, as on an arm of five joints, it is the one of least error. Once, at a task's construction.
+    """
+    q, low, high = np.array(start, np.float64), np.array(robot.position_low), np.array(robot.position_high)
+    for _ in range(iterations):
+        moved = np.vstack([q, q + 1e-6 * np.eye(len(q))])  # one row a finite difference
+        p, r = forward_kinematics(robot, moved)
+        jacobian = np.concatenate([(p[1:] - p[0]) / 1e-6, rotation_vector((r[1:] - r[0]) / 1e-6 @ r[0].T)], axis=1).T
+        error = np.concatenate([position - p[0], rotation_vector(np.asarray(rotation) @ r[0].T)])
+        step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
+        q = np.clip(q + step * min(1.0, 0.1 / max(np.abs(step).max(), 1e-12)), low, high)
+    return q
+
+
+def rotation_vector(matrix: Any) -> Any:
+    """The vector (..., 3) of a matrix' antisymmetric part: of a small rotation axis times angle [rad]."""
+    m = matrix
+    return 0.5 * np.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
+
+
 @lru_cache(maxsize=16)
 def _constants(robot: RobotSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     frames: tuple[Frame, ...] = (*robot.chain, robot.tool)

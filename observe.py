@@ -18,13 +18,18 @@ from .spec import Spec
 
 
 def add_kinematics(readings: dict[str, Any], robot: RobotSpec) -> dict[str, Any]:
-    """Readings with `tool_pos` (..., 3) [m, base frame], computed from the *measured* joint positions.
+    """Readings with the tool's pose in the base frame, computed from the *measured* joint positions.
+
+    `tool_pos` (..., 3) [m]; `tool_rot` (..., 6): the tool's x and y axes, the first two columns of its rotation
+    (Zhou et al. 2019, "On the continuity of rotation representations": six numbers without a jump).
 
     A policy in simulation thereby sees the tool where the arm's own encoders, with their noise and
     bias, say that it is: just what the real arm will tell it.
     """
-    tool_pos, _ = forward_kinematics(robot, readings["joint_pos"])
-    return {**readings, "tool_pos": tool_pos}
+    tool_pos, rotation = forward_kinematics(robot, readings["joint_pos"])
+    xp = array_namespace(rotation)
+    tool_rot = xp.concat([rotation[..., 0], rotation[..., 1]], axis=-1)
+    return {**readings, "tool_pos": tool_pos, "tool_rot": tool_rot}
 
 
 def observe(spec: Spec, readings: Mapping[str, Any], frames: Mapping[str, Any] | None = None) -> dict[str, Any]:

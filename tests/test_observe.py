@@ -84,5 +84,5 @@ def test_the_tool_is_where_the_measured_joints_put_it():
     given = {"joint_pos": q, "joint_vel": np.zeros((6, 7))}
     more = add_kinematics(given, FR3)
     np.testing.assert_array_equal(more["tool_pos"], forward_kinematics(FR3, q)[0])
-    assert set(more) == {"joint_pos", "joint_vel", "tool_pos"}
+    assert set(more) == {"joint_pos", "joint_vel", "tool_pos", "tool_rot"}
     assert set(given) == {"joint_pos", "joint_vel"}
