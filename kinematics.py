@@ -48,7 +48,7 @@ def forward_kinematics(robot: RobotSpec, q: Any) -> tuple[Any, Any]:
 
 
 def inverse_kinematics(robot: RobotSpec, position: Any, rotation: Any, start: Any, iterations: int = 200) -> np.ndarray:
-    """Joint angles (n,) within the limits whose tool is at `position` (3,) with `rotation` (3, 3), searched from `start`.
+    """Joint angles (n,) within limits with the tool at `position` (3,) and `rotation` (3, 3), searched from `start`.
 
     Damped least squares (Wampler 1986): dq = J^T (J J^T + k I)^-1 e, steps of 0.1 rad at most; where the whole pose
     cannot be had, as on an arm of five joints, it is the one of least error. Once, at a task's construction.

@@ -39,6 +39,15 @@ def _planar(camera: bool) -> Task:
     return PlanarReach(camera)
 
 
+def _tabletop(module: str, cls: str, robot: str) -> Callable[..., Task]:
+    """The factory of a task on a table; camera=front|side shows the cube instead of telling, mjcf=FILE is another arm."""
+
+    def factory(camera: str = "", mjcf: str = "") -> Task:
+        return getattr(importlib.import_module(f".tasks.{module}", __package__), cls)(robot, camera, mjcf)
+
+    return factory
+
+
 def _gymnasium(module: str, name: str) -> Callable[[], Task]:
     """The factory of one of Gymnasium's MuJoCo tasks in our own engine."""
     return lambda: getattr(importlib.import_module(f".tasks.{module}", __package__), name.removesuffix("-v5"))()
@@ -51,11 +60,15 @@ _GYMNASIUM = {
     "pendulums": ("InvertedPendulum-v5", "InvertedDoublePendulum-v5"),
 }  # file in sim/tasks -> tasks
 
+_TABLETOP = (("push", "push", "Push"), ("lift", "lift", "Lift"))
+_ARMS = ("fr3",)
+
 # name -> a function whose parameters are the options that may follow the name, each a text
 TASKS: dict[str, Callable[..., Task]] = {
     "reach/fr3": _reach,
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
+    **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in _ARMS},
     **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
 }
 

@@ -1,0 +1,60 @@
+"""lift/ROBOT: take the cube from the table and hold it up.
+
+The tool starts above the cube, open, pointing down; the cube lies anywhere in a rectangle, turned at random. What
+counts is the cube's height, so a policy has to close the fingers around it, and keep them closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..task import Key, State
+from .tabletop import Tabletop, distance, met
+
+LIFT_HEIGHT = 0.10  # [m] above where it lay
+CUBE_LOW, CUBE_HIGH = (-0.08, -0.12), (0.08, 0.12)  # of the bench's size, from its centre
+
+
+class Lift(Tabletop):
+    """The tasks `lift/ROBOT`."""
+
+    kind, grips, has_goal, friction = "lift", True, False, 1.0
+    start = (0.0, 0.0, 0.16)
+
+    def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Start above the table, at rest and open, with the cube somewhere new."""
+        qpos, qvel = self.begin(key, cube_on_table(self, key))
+        return qpos, qvel, {"tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64)}
+
+    def advance(self, state: State, action: Any) -> dict[str, Any]:
+        """The true tool position, and for how many steps in a row the cube has been high enough."""
+        high = self.height(state.qpos) >= LIFT_HEIGHT
+        return {"tool_pos": self.tool(state.qpos), "held": met(state.memory, high)}
+
+    def height(self, qpos: Any) -> Any:
+        """How high the cube is above where it lay: (N,) [m]."""
+        return self.cube(qpos)[:, 2] - self.bench.half
+
+    def reward(self, state: State, action: Any) -> Any:
+        """.5 (1 - tanh 5 d) + n (.25 c + 1.5 min(h / .12, 1)) + .5 [h >= .1 and n > .1] - .01 |a|^2.
+
+        d [m] from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube;
+        c from 0 to 1: the fingers' closing onto it; h >= 0 [m] its height.
+        """
+        xp = array_namespace(action)
+        d = distance(state.memory["tool_pos"], self.grip_point(self.cube(state.qpos)))
+        around = xp.exp(-((d / 0.03) ** 2))
+        h = self.height(state.qpos)
+        held = 0.25 * self.closedness(state.qpos) + 1.5 * xp.clip(h / 0.12, 0.0, 1.0)
+        done = xp.where((h >= LIFT_HEIGHT) & (around > 0.1), 0.5 + 0.0 * h, 0.0 * h)
+        return 0.5 * (1.0 - xp.tanh(5.0 * d)) + around * held + done - 0.01 * xp.sum(action * action, axis=-1)
+
+
+def cube_on_table(task: Tabletop, key: Key) -> np.ndarray:
+    """Cubes (n, 3) [m] lying on the table, uniform in the rectangle."""
+    at = np.asarray(CUBE_LOW) + (np.asarray(CUBE_HIGH) - CUBE_LOW) * key.uniform("cube", 2)
+    return task.place(at[:, 0], at[:, 1], 0.0) + np.array([0.0, 0.0, task.bench.half])

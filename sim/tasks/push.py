@@ -1,0 +1,72 @@
+"""push/ROBOT: push a cube across the table to a mark, with the closed fingers.
+
+The tool starts on the near side of the cube, the mark lies on the far side: up to 60 degrees off straight ahead.
+The fingers are rigid, since nothing is gripped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..task import Key, State
+from .tabletop import Tabletop, distance, met
+
+if TYPE_CHECKING:
+    import mujoco
+
+SUCCESS_RADIUS = 0.03  # [m] from the cube's centre to the mark's, on the table
+CUBE_LOW, CUBE_HIGH = (-0.08, -0.10), (0.0, 0.10)  # of the bench's size, from its centre
+TARGET_LOW, TARGET_HIGH = (0.07, -0.14), (0.17, 0.14)
+_BEHIND = 0.02  # [m] between the cube's edge and the place to push from
+
+
+class Push(Tabletop):
+    """The tasks `push/ROBOT`."""
+
+    kind, grips, has_goal, friction = "push", False, True, 0.5
+    start = (-0.16, 0.0, 0.10)
+
+    def add_goal(self, scene: mujoco.MjSpec) -> None:
+        from ..scene import add_target
+
+        add_target(scene, SUCCESS_RADIUS, flat=True)
+
+    def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Start near the side to push from, at rest, with the cube and the mark somewhere new."""
+        cube = _on_table(self, key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH)
+        target = _on_table(self, key.uniform("target", 2), TARGET_LOW, TARGET_HIGH)
+        qpos, qvel = self.begin(key, cube)
+        return qpos, qvel, {
+            "target_pos": target, "tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64),
+        }  # fmt: skip
+
+    def advance(self, state: State, action: Any) -> dict[str, Any]:
+        """The true tool position, and for how many steps in a row the cube has been on the mark."""
+        target = state.memory["target_pos"]
+        there = distance(self.cube(state.qpos), target) <= SUCCESS_RADIUS
+        return {"target_pos": target, "tool_pos": self.tool(state.qpos), "held": met(state.memory, there)}
+
+    def reward(self, state: State, action: Any) -> Any:
+        """.5 (1 - tanh 8 d) + 1 - tanh 6 g + exp(-(g / .03)^2) - .01 |a|^2.
+
+        g [m] from the cube to the mark; d [m] from the tool to the place to push from, which lies 2 cm behind the
+        cube as seen from the mark. Where the cube is on the mark (g <= .03), d counts as 0.
+        """
+        xp = array_namespace(action)
+        cube, target = self.cube(state.qpos), state.memory["target_pos"]
+        g = distance(cube, target)
+        away = (cube - target) / xp.maximum(g, 1e-6 + 0.0 * g)[:, None]
+        d = distance(state.memory["tool_pos"], cube + (self.bench.half + _BEHIND) * away)
+        d = xp.where(g <= SUCCESS_RADIUS, 0.0 * d, d)
+        near = 0.5 * (1.0 - xp.tanh(8.0 * d))
+        return near + 1.0 - xp.tanh(6.0 * g) + xp.exp(-((g / 0.03) ** 2)) - 0.01 * xp.sum(action * action, axis=-1)
+
+
+def _on_table(task: Push, u: np.ndarray, low: tuple[float, float], high: tuple[float, float]) -> np.ndarray:
+    """Centres of a cube (n, 3) [m] on the table, uniform in a rectangle of the bench, from uniform numbers (n, 2)."""
+    at = np.asarray(low) + (np.asarray(high) - low) * u
+    return task.place(at[:, 0], at[:, 1], 0.0) + np.array([0.0, 0.0, task.bench.half])

@@ -1,0 +1,283 @@
+"""What push, lift and pick-place share: an arm above a table with one cube on it, its Spec and its random dynamics.
+
+The policy moves joints, as everywhere: position steps at 20 Hz on the last target, and one number for the gripper
+where something is gripped. It sees joints, the tool's pose by forward kinematics, and the cube's pose and goal, which
+a camera or a tracking system must tell on a real arm (sources `external` and `goal`). With a camera, the cube's terms
+and what is computed from them move to the group `privileged`, which never reaches a policy file: the picture has to
+say it.
+
+qpos: the arm's n joints, f finger joints (none where the fingers are closed and rigid), the cube's position and
+quaternion.
+Legend: N worlds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ...errors import UsageError, unknown_name
+from ...kinematics import forward_kinematics, inverse_kinematics
+from ...observe import add_kinematics
+from ...robots import RobotSpec, robot_spec
+from ...spec import ActionTerm, ObsTerm, Spec
+from ..randomization import Randomization, Term
+from ..task import Key, State
+
+if TYPE_CHECKING:
+    import mujoco
+
+EPISODE_STEPS = 75
+SUCCESS_STEPS = 5  # control steps in a row, the last ones of the episode
+CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
+START_SPREAD = 0.08  # [rad] of every joint around the start
+CAMERAS = ("front", "side")
+FRAME = (84, 84, 3)
+_MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where an arm works on its table, and on what; lengths of the tasks are multiples of `size`."""
+
+    centre: float  # [m] in front of the base
+    size: float  # 1 for an arm of 0.85 m
+    half: float  # [m] half the cube's edge
+    tip: float  # [m] how far the fingers reach beyond the tool centre point
+
+
+BENCHES = {
+    "fr3": Bench(centre=0.50, size=1.0, half=0.020, tip=0.0095),
+}  # fmt: skip
+
+
+class Tabletop:
+    """A task on a table; see sim/task.py for the contract. A task adds goals, rewards and success."""
+
+    kind: ClassVar[str]  # the task's name before the slash
+    grips: ClassVar[bool]
+    friction: ClassVar[float]  # of the cube at all its contacts
+    start: ClassVar[tuple[float, float, float]]  # [m] the tool at the start, from the bench's centre, times its size
+
+    physics_dt = PHYSICS_DT
+    max_episode_steps = EPISODE_STEPS
+
+    def __init__(self, robot: str = "fr3", camera: str = "", mjcf: str = ""):
+        """camera: one of CAMERAS gives 84 x 84 pictures instead of the cube's pose; mjcf: another file of the arm."""
+        if robot not in BENCHES:
+            raise unknown_name("robot", robot, BENCHES)
+        if camera and camera not in CAMERAS:
+            raise unknown_name("camera", camera, CAMERAS)
+        self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
+        self.robot, self.bench, self.mjcf = robot_spec(robot), BENCHES[robot], mjcf or None
+        self.spec = self._spec(camera)
+        self.randomization = _randomization(self.robot)
+        gripper = self.robot.gripper
+        if self.grips and gripper is None:
+            raise UsageError(f"{self.name} needs an arm with a gripper, and {robot} has none")
+        self._fingers = np.full(len(gripper.joints), gripper.open) if self.grips and gripper else np.zeros(0)
+        self._start_pose = start_pose(self.robot, self.place(*self.start))
+
+    # ---- the world ---------------------------------------------------------------------------
+
+    def model(self) -> mujoco.MjSpec:
+        """The arm on its table with the cube, the goal's mark and the cameras."""
+        import mujoco
+
+        from ..scene import add_camera, add_cube, arm_scene, close_fingers
+
+        scene = arm_scene(self.robot, self.mjcf)
+        if self.grips:
+            scene.option.cone, scene.option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0  # no creeping in the grip
+        else:
+            close_fingers(scene, self.robot)
+        c, s = self.bench.centre, self.bench.size
+        add_camera(scene, "overview", (c + 1.1 * s, -1.0 * s, 0.85 * s), (0.75 * c, 0.0, 0.2 * s))
+        add_camera(scene, "front", (c + 0.62 * s, 0.0, 0.52 * s), (c + 0.02 * s, 0.0, 0.06 * s))
+        add_camera(scene, "side", (c + 0.05 * s, -0.62 * s, 0.45 * s), (c, 0.0, 0.06 * s))
+        add_cube(scene, self.bench.half, self._mass, self.friction)
+        self.add_goal(scene)
+        return scene
+
+    def add_goal(self, scene: mujoco.MjSpec) -> None:
+        """Whatever marks the goal in pictures."""
+
+    @property
+    def _mass(self) -> float:
+        """[kg] of the cube: 0.1 kg at an edge of 4 cm."""
+        return 0.1 * (self.bench.half / 0.02) ** 3
+
+    def place(self, x: Any, y: Any, z: Any) -> np.ndarray:
+        """Points (…, 3) [m, base frame] from coordinates in the bench's frame and size."""
+        b = self.bench
+        return np.stack(np.broadcast_arrays(b.centre + b.size * np.asarray(x), b.size * np.asarray(y),
+                                            b.size * np.asarray(z)), axis=-1)  # fmt: skip
+
+    # ---- an episode --------------------------------------------------------------------------
+
+    def begin(self, key: Key, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """qpos and qvel of episodes with the cube's centre at `cube` (n, 3), turned at random, all at rest."""
+        n = len(cube)
+        arm = self._start_pose + START_SPREAD * (2.0 * key.uniform("start", self.robot.num_joints) - 1.0)
+        yaw = 0.5 * np.pi * (key.uniform("yaw", 1) - 0.5)  # all there are of a cube
+        quat = np.concatenate([np.cos(yaw / 2), np.zeros((n, 2)), np.sin(yaw / 2)], axis=1)
+        qpos = np.concatenate([arm, np.broadcast_to(self._fingers, (n, len(self._fingers))), cube, quat], axis=1)
+        return qpos, np.zeros((n, qpos.shape[1] - 1))
+
+    def tool(self, qpos: Any) -> Any:
+        """Where the tool is: (N, 3) [m]."""
+        return forward_kinematics(self.robot, qpos[:, : self.robot.num_joints])[0]
+
+    @staticmethod
+    def cube(qpos: Any) -> Any:
+        """Where the cube's centre is: (N, 3) [m]."""
+        return qpos[:, -7:-4]
+
+    def grip_point(self, cube: Any) -> Any:
+        """Where the tool holds the cube: its centre, or as far above it as keeps the fingertips off the table."""
+        xp = array_namespace(cube)
+        rise = max(0.0, self.bench.tip + 0.006 - self.bench.half)
+        return xp.concat([cube[:, :2], cube[:, 2:] + rise], axis=1)
+
+    def closedness(self, qpos: Any) -> Any:
+        """0 for open fingers, 1 for fingers that have closed onto something as wide as the cube, or further: (N,)."""
+        gripper = self.robot.gripper
+        assert gripper is not None
+        xp = array_namespace(qpos)
+        opening = (qpos[:, self.robot.num_joints] - gripper.closed) / (gripper.open - gripper.closed)
+        around = min(2.0 * self.bench.half / gripper.width, 0.9)
+        return xp.clip((1.0 - opening) / (1.0 - around), 0.0, 1.0)
+
+    def observe(self, state: State) -> dict[str, Any]:
+        """Readings as the arm's control process makes them from measured joints, and of the cube."""
+        n = self.robot.num_joints
+        readings = {
+            "joint_pos": state.qpos[:, :n],
+            "joint_vel": state.qvel[:, :n],
+            "target_error": state.target["arm"] - state.qpos[:, :n],
+            "object_pos": self.cube(state.qpos),
+            "object_rot": quat_columns(state.qpos[:, -4:]),
+        }
+        if self.grips:
+            readings["gripper_pos"] = state.qpos[:, n : n + 1]
+        readings = add_kinematics(readings, self.robot)
+        readings["object_from_tool"] = readings["object_pos"] - readings["tool_pos"]
+        if "target_pos" in state.memory:
+            readings["target_pos"] = state.memory["target_pos"]
+            readings["target_from_object"] = readings["target_pos"] - readings["object_pos"]
+        return readings
+
+    def terminated(self, state: State) -> Any:
+        """Never: to hold the result is part of the task."""
+        return state.memory["held"] < 0
+
+    def success(self, state: State) -> Any:
+        """The goal has been met at each of the last SUCCESS_STEPS control steps."""
+        return state.memory["held"] >= SUCCESS_STEPS
+
+    # ---- what the policy sees and does -------------------------------------------------------
+
+    def _spec(self, camera: str) -> Spec:
+        n = self.robot.num_joints
+        own = [
+            ObsTerm("joint_pos", (n,), "robot", "rad"),
+            ObsTerm("joint_vel", (n,), "robot", "rad/s"),
+            ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
+            ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
+            ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
+        ]
+        if self.grips and self.robot.gripper:
+            own.insert(3, ObsTerm("gripper_pos", (1,), "robot", self.robot.gripper.unit))
+        cube = [
+            ObsTerm("object_pos", (3,), "external", "m", frame="base"),
+            ObsTerm("object_rot", (6,), "external", "1", frame="base"),
+            ObsTerm("object_from_tool", (3,), "external", "m", frame="base"),
+        ]
+        if self.has_goal:
+            own.append(ObsTerm("target_pos", (3,), "goal", "m", frame="base"))
+            cube.append(ObsTerm("target_from_object", (3,), "external", "m", frame="base"))
+        groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *cube)}
+        if camera:
+            picture = ObsTerm(camera, FRAME, "camera", dtype="uint8")
+            groups = {"state": tuple(own), camera: (picture,), "privileged": tuple(cube)}
+        return Spec(groups, self._actions(), CONTROL_DT, robot=self.robot.name)
+
+    has_goal: ClassVar[bool]
+
+    def _actions(self) -> tuple[ActionTerm, ...]:
+        robot, n = self.robot, self.robot.num_joints
+        arm = ActionTerm(
+            name="arm",
+            kind="joint_pos",
+            joints=robot.joints,
+            low=tuple(x + _MARGIN for x in robot.position_low),
+            high=tuple(x - _MARGIN for x in robot.position_high),
+            scale=(0.06,) * n,
+            reference="last_target",
+            home=robot.home,
+            lead=(0.25,) * n,
+            max_velocity=tuple(0.9 * v for v in robot.velocity),
+            max_acceleration=tuple(0.9 * a for a in robot.acceleration),
+            unit="rad",
+        )
+        if not self.grips or robot.gripper is None:
+            return (arm,)
+        ends = sorted((robot.gripper.closed, robot.gripper.open))
+        return arm, ActionTerm("gripper", "control", (robot.gripper.actuator,), (ends[0],), (ends[1],),
+                               unit=robot.gripper.unit)  # fmt: skip
+
+
+@lru_cache(maxsize=32)
+def _start_pose(robot: RobotSpec, point: tuple[float, float, float]) -> np.ndarray:
+    return inverse_kinematics(robot, np.array(point), downward(robot), robot.home)
+
+
+def start_pose(robot: RobotSpec, point: np.ndarray) -> np.ndarray:
+    """Joint angles (n,) with the tool at `point` (3,) [m], pointing down."""
+    return _start_pose(robot, (float(point[0]), float(point[1]), float(point[2])))
+
+
+def downward(robot: RobotSpec) -> np.ndarray:
+    """The rotation (3, 3) of a tool that points straight down and closes its fingers across, along the base's y."""
+    return np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
+
+
+def quat_columns(quat_wxyz: Any) -> Any:
+    """The first two columns of the rotation of unit quaternions (N, 4): (N, 6)."""
+    xp = array_namespace(quat_wxyz)
+    w, x, y, z = (quat_wxyz[:, i] for i in range(4))
+    return xp.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
+                     2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], axis=1)  # fmt: skip
+
+
+def distance(a: Any, b: Any) -> Any:
+    """(N,) between points (N, k)."""
+    xp = array_namespace(a)
+    return xp.sqrt(xp.sum((a - b) ** 2, axis=-1))
+
+
+def _randomization(robot: RobotSpec) -> Randomization:
+    arm = robot.joints
+    return Randomization((
+        Term("link_mass", "link_mass", "*", range=(0.8, 1.2)),
+        Term("object_mass", "link_mass", "object", range=(0.5, 2.0)),
+        Term("object_friction", "geom_friction", "object", range=(0.7, 1.3)),
+        Term("damping", "joint_damping", arm, range=(0.7, 1.3)),
+        Term("armature", "joint_armature", arm, range=(0.7, 1.3)),
+        Term("gain", "actuator_gain", "*", range=(0.8, 1.2)),
+        Term("gain_damping", "actuator_damping", "*", range=(0.8, 1.2)),
+        Term("latency", "action_latency", range=(0.0, 0.08), operation="set"),
+        Term("joint_pos_noise", "joint_pos_noise", arm, range=(0.0002, 0.0008), operation="set"),
+        Term("joint_pos_bias", "joint_pos_bias", arm, distribution="normal", mean=0.0, std=0.002, operation="set"),
+        Term("joint_vel_noise", "joint_vel_noise", arm, range=(0.005, 0.015), operation="set"),
+    ))  # fmt: skip
+
+
+def met(memory: Mapping[str, Any], now: Any) -> Any:
+    """For how many control steps in a row the goal has been met, this one included where `now` (N,) says so."""
+    return (memory["held"] + 1) * now
