@@ -40,7 +40,7 @@ def _planar(camera: bool) -> Task:
 
 
 def _tabletop(module: str, cls: str, robot: str) -> Callable[..., Task]:
-    """The factory of a task on a table; camera=front|side shows the cube instead of telling, mjcf=FILE is another arm."""
+    """The factory of a task on a table; camera=front|side shows the cube, mjcf=FILE is another arm."""
 
     def factory(camera: str = "", mjcf: str = "") -> Task:
         return getattr(importlib.import_module(f".tasks.{module}", __package__), cls)(robot, camera, mjcf)
