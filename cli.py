@@ -414,10 +414,10 @@ def _robot(options) -> dict[str, Any]:
     rows = []
     for name, robot in sorted(ROBOTS.items()):
         print(f"{name}: {robot.num_joints} joints, commands every {1e3 * robot.servo_dt:g} ms, address twin:{name}")
-        print(f"  {'joint':<14}{'low [rad]':>10}{'high':>9}{'rad/s':>8}{'rad/s²':>8}{'N m':>7}")
+        print(f"  {'joint':<20}{'low [rad]':>10}{'high':>9}{'rad/s':>8}{'rad/s²':>8}{'N m':>7}")
         for row in zip(robot.joints, robot.position_low, robot.position_high, robot.velocity,
                        robot.acceleration, robot.effort, strict=True):  # fmt: skip
-            print(f"  {row[0]:<14}{row[1]:>10.4f}{row[2]:>9.4f}{row[3]:>8.2f}{row[4]:>8.1f}{row[5]:>7.0f}")
+            print(f"  {row[0]:<20}{row[1]:>10.4f}{row[2]:>9.4f}{row[3]:>8.2f}{row[4]:>8.1f}{row[5]:>7.1f}")
         rows.append({"name": name, "joints": list(robot.joints)})
     return {"robots": rows}
 

@@ -22,11 +22,10 @@ import numpy as np
 
 from ..errors import NotConnectedError, UsageError, unknown_name
 from ..keyed import Stream
-from ..robots import RobotSpec
+from ..robots import ROBOTS, RobotSpec
 from .driver import Reading
 
 ASSETS = Path(__file__).resolve().parent.parent / "sim" / "assets"
-MODELS = {"fr3": "fr3.xml"}
 PHYSICS_DT = 0.001  # [s] training worlds step 0.005 with implicitfast
 SETTLE = 1000  # physics steps under the control box's hold before anybody connects
 TOLERANCE = 1e-6  # relative, of the limits that commands are judged by
@@ -93,8 +92,8 @@ class Twin:
     """An emulated arm. Before anybody connects, its control box has held it at home for a while."""
 
     def __init__(self, robot: RobotSpec, options: TwinOptions | None = None):
-        if robot.name not in MODELS:
-            raise unknown_name("twin", robot.name, MODELS)
+        if robot.name not in ROBOTS:
+            raise unknown_name("twin", robot.name, ROBOTS)
         self.robot, self.options = robot, options or TwinOptions()
         self.realtime = bool(self.options.realtime)
         self._data: Any = None
@@ -191,7 +190,7 @@ class Twin:
     def _build(self, mujoco: Any) -> Any:
         """The compiled model: the arm over a floor, with this twin's parameters."""
         o = self.options
-        spec = mujoco.MjSpec.from_file(str(ASSETS / MODELS[self.robot.name]))
+        spec = mujoco.MjSpec.from_file(str(ASSETS / f"{self.robot.name}.xml"))
         spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1])
         spec.option.timestep, spec.option.integrator = PHYSICS_DT, mujoco.mjtIntegrator.mjINT_IMPLICIT
         model = spec.compile()

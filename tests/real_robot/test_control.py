@@ -14,7 +14,7 @@ from poise.real_robot.robot import Robot
 from poise.real_robot.route import Trail, is_clear, outside
 from poise.real_robot.supervisor import Code, Verdict
 from poise.real_robot.twin import Twin, TwinOptions
-from poise.robots import FR3
+from poise.robots import FR3, ROBOTS
 from poise.sim.tasks.reach import reach_spec
 
 HOME, DT = np.array(FR3.home), FR3.servo_dt
@@ -43,7 +43,8 @@ def run(robot, runner, steps=20, goal=GOAL):
     return [row for row in rows if "last_obs" not in row]
 
 
-@pytest.mark.parametrize("address", ["twin:fr3", "twin:fr3?latency=0.04&noise=0.0005&mass=1.1&gain=0.9"])
+@pytest.mark.parametrize("address", [*(f"twin:{name}" for name in ROBOTS),
+                                     "twin:fr3?latency=0.04&noise=0.0005&mass=1.1&gain=0.9"])  # fmt: skip
 def test_a_robot_in_process_does_what_a_robot_must(address):
     check_robot(lambda: Robot(address, in_process=True))
 

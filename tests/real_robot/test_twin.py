@@ -13,7 +13,7 @@ from poise.errors import UsageError
 from poise.kinematics import forward_kinematics
 from poise.real_robot.drivers import address_robot, driver_at, split_address, with_option
 from poise.real_robot.twin import Twin, TwinOptions
-from poise.robots import FR3
+from poise.robots import FR3, ROBOTS
 
 HOME, DT = np.array(FR3.home), FR3.servo_dt
 
@@ -36,7 +36,9 @@ def reach_out(twin, joint=0, by=0.3, ticks=200):
     return np.array(path)
 
 
-@pytest.mark.parametrize("address", ["twin:fr3", "twin:fr3?latency=0.043&noise=0.001&velocity_noise=0.01",
+@pytest.mark.parametrize("address", [*(f"twin:{name}" for name in ROBOTS),
+                                     "twin:so101?latency=0.043&mass=1.1&gain=0.9&payload=0.1",
+                                     "twin:fr3?latency=0.043&noise=0.001&velocity_noise=0.01",
                                      "twin:fr3?mass=1.1&damping=1.1&friction=1.1&gain=0.9&friction_loss=0.3&payload=0.5"])  # fmt: skip
 def test_a_twin_does_what_a_driver_must(address):
     check_driver(lambda: driver_at(address))
