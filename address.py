@@ -22,3 +22,18 @@ def split_options(address: str) -> tuple[str, dict[str, str]]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"option {twice[0]!r} stands twice in {address!r}")
     return head, dict(pairs)
+
+
+def without_workers(task: str) -> tuple[str, int]:
+    """A task's name without the option `workers`, which changes where worlds are stepped and nothing else; its value.
+
+    Raises:
+        UsageError: the value is no number of processes.
+    """
+    head, options = split_options(task)
+    if (text := options.pop("workers", None)) is None:
+        return task, 0
+    if not text.isdecimal():
+        raise UsageError(f"workers={text} in {task!r}: expected a number of processes, 0 for none")
+    others = "&".join(option for option in task.partition("?")[2].split("&") if not option.startswith("workers="))
+    return f"{head}?{others}" if others else head, int(text)

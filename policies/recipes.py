@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..address import without_workers
 from ..errors import unknown_name
 from .settings import require, setting, with_changes
 
@@ -317,7 +318,7 @@ def recipe(name: str, task: str | None = None, *changes: Mapping[str, Any]) -> R
     if name not in RECIPES:
         raise unknown_name("algorithm", name, RECIPES)
     result = RECIPES[name]()
-    for change in (TASK_CHANGES.get((name, task or ""), {}), *changes):
+    for change in (TASK_CHANGES.get((name, without_workers(task or "")[0]), {}), *changes):
         result = _changed(result, change, name)
     return result
 

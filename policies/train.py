@@ -209,6 +209,8 @@ class _Run:
         values = {"seconds": self.seconds, **self.episodes.take(), **self._require_finite(self.metrics.means())}
         if bad is not None:
             values["train/bad_worlds"] = float(bad)
+        if lost := getattr(self.env, "lost_workers", 0):
+            values["train/lost_workers"] = float(lost)
         self.metrics.clear()
         self.folder.write_metrics(self.steps, values)
         self.next_log = _next_multiple(self.steps, self.run.steps, self.run.log_points)

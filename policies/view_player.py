@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..address import without_workers
 from ..errors import UsageError
 from ..keyed import Stream
 from ..sim.make import make
@@ -127,7 +128,7 @@ def _one_world(task: str, randomize: Any) -> tuple[Any, bool]:
         return make(task, 1, randomize=randomize, threads=1), False
     from ..sim.gymnasium_adapter import GymVecEnv, make_gym
 
-    name = task.removeprefix("gym:")
+    name, _ = without_workers(task.removeprefix("gym:"))
     env = make_gym(name, 1)
     if isinstance(env, GymVecEnv) and isinstance(getattr(env.first, "model", None), mujoco.MjModel):
         return env, False

@@ -1,6 +1,7 @@
 """Gymnasium environments as a VecEnv: `gym:HalfCheetah-v5`, or any VectorEnv of your own.
 
-Legend: N worlds, A action, T steps of an episode so far. Everything runs in this process, on the CPU.
+Legend: N worlds, A action, T steps of an episode so far. Worlds are stepped on the CPU, in this process or in others
+(sim/worker_worlds.py), with the same results.
 
 A Gymnasium VectorEnv resets finished worlds in one of three ways (https://farama.org/Vector-Autoreset-Mode),
 which it declares in `metadata["autoreset_mode"]`. A step that ends an episode then gives
@@ -18,9 +19,6 @@ depends on the ones before it.
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -33,69 +31,83 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ..action import control_value
-from ..address import split_options
+from ..address import split_options, without_workers
 from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
-from ..spec import ActionTerm, Spec
-from .gymnasium_envs import register
-from .gymnasium_spaces import Groups, short
+from ..spec import Spec
+from .gymnasium_ids import argument, gymnasium_call, hides_place, register_id, unknown_id
+from .gymnasium_spaces import Groups, action_term
 from .open_episodes import OpenEpisodes, fingerprint
 from .randomization import Randomization
-from .worlds import SUCCESS, Worlds
+from .worker_worlds import WorkerWorlds
+from .worlds import SUCCESS, EnvCall, Worlds
 
 if TYPE_CHECKING:
     from .atari import AtariEnv
 
 KEYS = 16  # episodes of a world whose keys are drawn together
 
-# Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
-PACKAGES = {
-    "ALE/": ("poise[atari]", "ale_py"),
-    "dm_control/": ("shimmy[dm-control]", "shimmy"),
-    "MiniGrid-": ("minigrid", "minigrid"),
-    **dict.fromkeys(("Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze", "AntMaze"),
-                    ("gymnasium-robotics", "gymnasium_robotics")),
-}  # fmt: skip
-
 
 def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None,
              training: bool = False) -> GymVecEnv | AtariEnv:  # fmt: skip
     """N worlds of a registered Gymnasium environment; `reset(seed)` starts them.
 
-    An id may have options, `FrozenLake-v1?is_slippery=false`: arguments of the environment, or sim/atari.py's.
-    `render_mode="rgb_array"` lets `render` draw them.
+    An id may have options, `FrozenLake-v1?is_slippery=false`: arguments of the environment, or sim/atari.py's. One is
+    the adapter's own: `workers=4` steps the worlds in four processes.
+    `render_mode="rgb_array"` lets `render` draw them, in this process.
 
     Raises:
         UsageError: the id is unknown or its package missing, or its spaces are not supported.
     """
-    if num_envs < 1:
-        raise UsageError(f"gym:{id}: num_envs must be at least 1, not {num_envs}")
-    plain, options = split_options(id)
-    _register(plain)
+    require_worlds(num_envs, f"gym:{id}")
+    bare, workers = without_workers(id)
+    plain, options = split_options(bare)
+    register_id(plain)
     if plain.startswith("ALE/") and plain in gymnasium.registry:
+        if workers:
+            raise UsageError(f"gym:{id}: Atari's consoles are stepped in this process, so leave workers={workers} out")
         return _atari(id, num_envs, options, seed, training)
-    arguments = {name: _argument(text) for name, text in options.items()}
+    arguments = {name: argument(text) for name, text in options.items()}
     if render_mode:  # not every environment takes the argument
-        arguments["render_mode"] = render_mode
+        arguments["render_mode"], workers = render_mode, 0
     try:
-        # GymVecEnv checks every action itself
-        worlds = Worlds([lambda: gymnasium.make(plain, disable_env_checker=True, **arguments)] * num_envs)
+        first = gymnasium_call(plain, arguments)()
     except gymnasium.error.UnregisteredEnv as error:
-        raise _unknown_id(plain, error) from None
+        raise unknown_id(plain, error) from None
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f"gym:{id} cannot be made: {error}") from None
     except TypeError as error:
         if not options:
             raise
         raise UsageError(f"gym:{id} cannot be made with these options: {error}") from None
-    env = worlds.envs[0]
-    limit = env.spec.max_episode_steps if env.spec else None
+    known = first.spec.id if first.spec else plain  # of MODULE:ID the id, with its version
+    return worlds_of(first, gymnasium_call(known, arguments, sendable=workers > 0), num_envs, workers, bare, seed)
+
+
+def worlds_of(first: gymnasium.Env, call: EnvCall, num_envs: int, workers: int, name: str, seed: int,
+              prefix: str = "gym") -> GymVecEnv:  # fmt: skip
+    """N worlds like `first`, which `call` makes: in this process, or in `workers` others."""
+    full = f"{prefix}:{name}"
     try:
-        return GymVecEnv(worlds, name=id, seed=seed, control_dt=_control_dt(env), max_episode_steps=limit or 0)
-    except UsageError:
-        worlds.close()
+        groups = Groups(first.observation_space, full, first.metadata.get("history", 1), hides_place(name))
+        action_term(first.action_space, full)
+        limit, control_dt = (first.spec and first.spec.max_episode_steps) or 0, _control_dt(first)
+        if workers:
+            worlds = WorkerWorlds(call, first, num_envs, workers, full)
+            first.close()
+        else:
+            worlds = Worlds([lambda: first, *[call] * (num_envs - 1)])
+    except PoiseError:
+        first.close()
         raise
+    return GymVecEnv(worlds, name=name, seed=seed, control_dt=control_dt, max_episode_steps=limit, prefix=prefix,
+                     groups=groups)  # fmt: skip
+
+
+def require_worlds(num_envs: int, name: str) -> None:
+    if num_envs < 1:
+        raise UsageError(f"{name}: num_envs must be at least 1, not {num_envs}")
 
 
 def _atari(id: str, num_envs: int, options: Mapping[str, str], seed: int, training: bool) -> AtariEnv:
@@ -106,14 +118,6 @@ def _atari(id: str, num_envs: int, options: Mapping[str, str], seed: int, traini
         raise UsageError(f"gym:{id} needs {error.name}: pip install 'poise[atari]'") from None
     game = gymnasium.registry[split_options(id)[0]].kwargs["game"]
     return AtariEnv(f"gym:{id}", game, num_envs, AtariOptions.parse(options), seed, training)
-
-
-def _argument(text: str) -> Any:
-    """A value as JSON has it, else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 class GymVecEnv:
@@ -133,20 +137,22 @@ class GymVecEnv:
         max_episode_steps: time limit [steps]; by default from the environment's registration, else 0.
         prefix: what precedes the colon of the task's name.
         seed: what `reset` uses when it is given none.
+        groups: how observations become groups, by default as their space says.
     """
 
     device = torch.device("cpu")
 
     def __init__(self, env: VectorEnv, *, name: str = "", seed: int = 0, control_dt: float | None = None,
-                 max_episode_steps: int | None = None, prefix: str = "gym"):  # fmt: skip
+                 max_episode_steps: int | None = None, prefix: str = "gym",
+                 groups: Groups | None = None):  # fmt: skip
         self._env = env
         self._name = f"{prefix}:{name or (env.spec.id if env.spec else type(env.unwrapped).__name__)}"
         self._mode = _autoreset_mode(env, self._name)
         self._action_space = env.single_action_space
-        self._groups = Groups(env.single_observation_space, self._name, int(env.metadata.get("history", 1)))
+        self._groups = groups or Groups(env.single_observation_space, self._name, int(env.metadata.get("history", 1)))
         self.num_envs = env.num_envs
         self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps) or 0
-        self._action_term = _action_term(self._action_space, self._name)
+        self._action_term = action_term(self._action_space, self._name)
         self.spec = Spec(self._groups.terms, (self._action_term,), control_dt or _control_dt(env))
         if isinstance(told := env.metadata.get("spec"), Spec):
             self.spec = _same_sizes(told, self.spec, self._name)
@@ -154,6 +160,7 @@ class GymVecEnv:
         self._worlds = np.arange(self.num_envs)
         self._seed = seed
         self.bad_worlds = 0  # worlds that broke since this env was made
+        self._lost_before = 0  # worker processes that were lost before the state that was restored
         self._running = False
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: worlds whose next step is their reset
         self._begin(seed)
@@ -228,6 +235,11 @@ class GymVecEnv:
         """The first world without its wrappers, for those who draw it; of a VectorEnv of single environments."""
         return self._env.envs[0].unwrapped  # pyright: ignore[reportAttributeAccessIssue]
 
+    @property
+    def lost_workers(self) -> int:
+        """Worker processes that died and were replaced; the worlds that they left are counted in `bad_worlds`."""
+        return self._lost_before + getattr(self._env, "lost_workers", 0)
+
     def close(self) -> None:
         self._env.close()
 
@@ -244,8 +256,8 @@ class GymVecEnv:
         self._require_replay("saved")
         if not self._running:
             raise RunError(f"{self._name}: there is no state to save before the first reset(seed)")
-        return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(),
-                "bad_worlds": self.bad_worlds, **self._open.state_dict()}  # fmt: skip
+        return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(), "bad_worlds": self.bad_worlds,
+                "lost_workers": self.lost_workers, **self._open.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Replay every world's open episode; the observations to act on next.
@@ -279,6 +291,7 @@ class GymVecEnv:
                 self._verify(t + 1, first <= t, ~ended)  # one that idles may end
         self._running = True
         self.bad_worlds = int(state["bad_worlds"])
+        self._lost_before = int(state.get("lost_workers", 0)) - getattr(self._env, "lost_workers", 0)
         self._last_obs = self._groups.pack(raw)
         return self._last_obs
 
@@ -434,41 +447,3 @@ def _same_sizes(told: Spec, found: Spec, name: str) -> Spec:
         raise UsageError(f"{name}: metadata['spec'] has observations and actions of {sizes[0]}, its spaces of "
                          f"{sizes[1]}; they must agree")  # fmt: skip
     return told
-
-
-def _action_term(space: spaces.Space, name: str) -> ActionTerm:
-    if isinstance(space, spaces.Discrete):
-        if space.n < 2:
-            raise UsageError(f"{name}: action space {space} leaves no choice; a Discrete needs at least 2")
-        return ActionTerm("choice", "discrete", n=int(space.n))
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
-        raise UsageError(f"{name}: action space {short(space)} is not supported; a Box of floats of one dimension, "
-                         "or a Discrete, is")  # fmt: skip
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise UsageError(f"{name}: action space {short(space)} is unbounded, so [-1, 1] cannot be mapped to it; "
-                         "wrap the environment in gymnasium.wrappers.RescaleAction or give the Box bounds")  # fmt: skip
-    return ActionTerm("control", "control", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
-
-
-def _register(id: str) -> None:
-    """Have an id registered: Poise's own, and those of well-known packages that are installed."""
-    if id.startswith("poise/"):
-        register()
-    module = next((m for prefix, (_, m) in PACKAGES.items() if id.startswith(prefix)), None)
-    if module and id not in gymnasium.registry and importlib.util.find_spec(module):
-        gymnasium.register_envs(importlib.import_module(module))
-
-
-def _unknown_id(id: str, error: Exception) -> UsageError:
-    near = difflib.get_close_matches(id, gymnasium.registry, n=3, cutoff=0.7)
-    package, module = next((p for prefix, p in PACKAGES.items() if id.startswith(prefix)), ("", ""))
-    if package and not importlib.util.find_spec(module):
-        hint = f"such ids come with the package {package}: pip install {package!r}"
-    elif near:
-        hint = f"did you mean {' or '.join(near)}?"
-    elif "/" in id:
-        hint = (f"install the package that provides {id.split('/')[0]}/ and name the module that registers it: "
-                f"gym:MODULE:{id}")  # fmt: skip
-    else:
-        hint = "if a package of yours registers it, name its module: gym:MODULE:" + id
-    return UsageError(f"unknown Gymnasium id {id!r} ({str(error).rstrip('.')}); {hint}")

@@ -2,8 +2,10 @@
 
     Box of uint8 with 2 or 3 axes       a camera, group "camera": uint8 (N, height, width, channels)
     any other Box, Discrete             a term of the flat group "state": float32 (N, dim); a choice is one-hot
-    Dict of these                       its vectors are terms of "state"; its cameras "camera", or "camera_KEY" each
+    Dict of these, also nested          its vectors are terms of "state"; its cameras "camera", or "camera_KEY" each
                                         where there are several
+    Dict of a goal environment          `observation` is "state", `desired_goal` "goal", `achieved_goal` a group of that
+                                        name, which no policy sees: it is for relabelling
 
 A camera may lie as (height, width), (height, width, channels) or (channels, height, width): the shortest axis is the
 channels, the last one in doubt. Worlds deliver the newest frame; `metadata["history"]` says how many of them a policy
@@ -22,56 +24,87 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..errors import UsageError
-from ..spec import ObsTerm
+from ..spec import ActionTerm, ObsTerm
+from .world_arrays import Path, leaves
 
+GOALS = {"desired_goal": "goal", "achieved_goal": "achieved_goal"}  # key -> group
+GOAL_ENV = {"observation", *GOALS}  # the keys by which a goal environment is known
 Pack = Callable[[Any], np.ndarray]  # raw observations of N worlds -> a fresh array (N, ...)
 
 
 class Groups:
     """How the raw observations of a space become groups, and the Spec's terms of them."""
 
-    def __init__(self, space: spaces.Space, name: str, history: int = 1):
-        """history: frames of a camera that a policy stacks.
+    def __init__(self, space: spaces.Space, name: str, history: int = 1, hidden_place: bool = False):
+        """history: frames of a camera that a policy stacks; hidden_place: whether only `achieved_goal` shows where
+        the robot is, so that a policy must see it.
 
         Raises:
             UsageError: the space holds what is neither a vector nor a camera, with its name.
         """
-        parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
-        cameras = [key for key, part in parts.items() if is_camera(part)]
-        vectors = [key for key in parts if key not in cameras]
-        for key in vectors:
-            if not isinstance(parts[key], spaces.Discrete | spaces.Box) or _is_stack(parts[key]):
-                raise UsageError(f"{name}: observation space {short(parts[key])} is not supported; a Box or Discrete "
-                                 "is, a camera (height, width, channels) of uint8, or a Dict of these")  # fmt: skip
-        names = {key: "camera" if len(cameras) == 1 else f"camera_{key}" for key in cameras}
+        parts = dict(leaves(space))
+        cameras = {path: part for path, part in parts.items() if is_camera(part)}
+        goals = isinstance(space, spaces.Dict) and set(space.spaces) >= GOAL_ENV
         self.terms: dict[str, tuple[ObsTerm, ...]] = {}
-        if vectors:
-            self.terms["state"] = tuple(ObsTerm(key, (_width(parts[key]),), "external") for key in vectors)
-        for key, group in names.items():
-            self.terms[group] = (ObsTerm(group, _frame_shape(parts[key]), "camera", dtype="uint8", history=history),)
-        self._keys = list(parts) if isinstance(space, spaces.Dict) else []
-        self._vectors: list[tuple[str, Pack]] = [(key, _vector(parts[key])) for key in vectors]
-        self._cameras: list[tuple[str, str, Pack]] = [(g, key, _camera(parts[key])) for key, g in names.items()]
+        self._vectors: dict[str, list[tuple[Path, Pack]]] = {}
+        for group in ("state", *(GOALS.values() if goals else ())):
+            for path, part in parts.items():
+                if path in cameras or not (_group(path, goals) == group or (
+                        group == "state" and hidden_place and path[:1] == ("achieved_goal",))):  # fmt: skip
+                    continue
+                if not isinstance(part, spaces.Discrete | spaces.Box) or _is_stack(part):
+                    raise UsageError(f"{name}: observation space {short(part)} is not supported; a Box or Discrete is, "
+                                     "a camera (height, width, channels) of uint8, or a Dict of these")  # fmt: skip
+                term = ObsTerm(
+                    "/".join(path) or "observation", (_width(part),), "goal" if group == "goal" else "external"
+                )
+                self.terms[group] = (*self.terms.get(group, ()), term)
+                self._vectors.setdefault(group, []).append((path, _vector(part)))
+        self._cameras: list[tuple[str, Path, Pack]] = []
+        for path, part in cameras.items():
+            group = "camera" if len(cameras) == 1 else f"camera_{'_'.join(path)}"
+            self.terms[group] = (ObsTerm(group, _frame_shape(part), "camera", dtype="uint8", history=history),)
+            self._cameras.append((group, path, _camera(part)))
 
     def pack(self, raw: Any) -> dict[str, Tensor]:
         """Observation groups of N worlds, in memory of their own."""
-        parts: Mapping[str, Any] = raw if self._keys else {"observation": raw}
         groups = {}
-        if len(self._vectors) == 1:
-            key, pack = self._vectors[0]
-            groups["state"] = torch.from_numpy(pack(parts[key]))
-        elif self._vectors:
-            columns = [pack(parts[key]) for key, pack in self._vectors]
-            groups["state"] = torch.from_numpy(np.concatenate(columns, axis=1))
-        for group, key, pack in self._cameras:
-            groups[group] = torch.from_numpy(pack(parts[key]))
+        for group, parts in self._vectors.items():
+            columns = [pack(_at(raw, path)) for path, pack in parts]
+            groups[group] = torch.from_numpy(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1))
+        for group, path, pack in self._cameras:
+            groups[group] = torch.from_numpy(pack(_at(raw, path)))
         return groups
 
     def batch(self, rows: list[Any]) -> Any:
         """Raw observations of several worlds, from those of one each."""
-        if self._keys:
-            return {key: np.stack([row[key] for row in rows]) for key in self._keys}
+        if isinstance(rows[0], Mapping):
+            return {key: self.batch([row[key] for row in rows]) for key in rows[0]}
         return np.stack(rows)
+
+
+def _group(path: Path, goals: bool) -> str:
+    return GOALS.get(path[0], "state") if goals else "state"
+
+
+def _at(raw: Any, path: Path) -> Any:
+    for key in path:
+        raw = raw[key]
+    return raw
+
+
+def action_term(space: spaces.Space, name: str) -> ActionTerm:
+    if isinstance(space, spaces.Discrete):
+        if space.n < 2:
+            raise UsageError(f"{name}: action space {space} leaves no choice; a Discrete needs at least 2")
+        return ActionTerm("choice", "discrete", n=int(space.n))
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
+        raise UsageError(f"{name}: action space {short(space)} is not supported; a Box of floats of one dimension, "
+                         "or a Discrete, is")  # fmt: skip
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise UsageError(f"{name}: action space {short(space)} is unbounded, so [-1, 1] cannot be mapped to it; "
+                         "wrap the environment in gymnasium.wrappers.RescaleAction or give the Box bounds")  # fmt: skip
+    return ActionTerm("control", "control", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
 
 
 def is_camera(space: spaces.Space) -> bool:

@@ -1,5 +1,7 @@
 """The gym: adapter, against counters whose every successor is known by hand, and against Gymnasium itself."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -290,14 +292,16 @@ def test_stepping_before_reset_is_refused():
     [
         ("HalfChetah-v5", "did you mean HalfCheetah-v5"),
         ("CartPole-v7", "did you mean CartPole-v1"),
-        ("FetchReach-v4", "pip install 'gymnasium-robotics'"),
+        ("FetchReach-v4", r"pip install 'poise\[robotics\]'"),
         ("zoo/Lion-v0", "install the package that provides zoo/.*gym:MODULE:zoo/Lion-v0"),
         ("Qqqqqqq-v0", "gym:MODULE:Qqqqqqq-v0"),
         ("no_such_module:Lion-v0", "No module named 'no_such_module'"),
         ("not an id", "Malformed"),
     ],
 )
-def test_an_unknown_id_says_what_to_do(id, message):
+def test_an_unknown_id_says_what_to_do(id, message, monkeypatch):
+    gymnasium.registry.pop("FetchReach-v4", None)
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)  # as where it is not installed
     with pytest.raises(UsageError, match=message):
         make_gym(id, 1)
 
