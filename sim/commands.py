@@ -74,8 +74,11 @@ class Commands:
         self._rows = np.arange(num_envs)[:, None]
         self._when = longest_delay + np.arange(num_substeps)
 
-    def reset(self, worlds: np.ndarray, qpos: np.ndarray) -> None:
-        """Start at rest at the measured positions qpos (n, nq), as the arm's control process does."""
+    def reset(self, worlds: np.ndarray, qpos: np.ndarray) -> np.ndarray:
+        """Start at rest at the measured positions qpos (n, nq), as the arm's control process does.
+
+        Gives the commands (n, U) that were in force until now.
+        """
         rest = np.zeros((len(worlds), self._fresh.shape[-1]))
         for servo in self._servos:
             here = qpos[:, servo.address]
@@ -86,6 +89,7 @@ class Commands:
         for control in self._controls:
             rest[:, control.actuators] = control.middle
         self._history[worlds] = rest[:, None]
+        return rest
 
     def step(self, action: np.ndarray, measured: np.ndarray, delay: np.ndarray) -> np.ndarray:
         """Commands (N, S, U) of one control period for action (N, A), measured qpos (N, nq) and delay (N,).

@@ -13,30 +13,36 @@ in the order of the list. Nothing is ever read back from a randomized model, so 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from ..errors import unknown_name
+from ..errors import UsageError, unknown_name
+from ..spec import Spec
+from .actuation import servos
 from .physics_terms import DERIVED, Change, bind, default, names_of, single_joints
 from .randomization import Randomization, Term
+from .readings import observed
 from .whats import WHATS
+
+_JOINT_SENSING = frozenset(what for what in WHATS if WHATS[what].family == "sensing" and WHATS[what].target == "joint")
 
 
 class Dynamics:
     """What a randomization's terms draw and change in one model."""
 
-    def __init__(self, model: mujoco.MjModel, randomization: Randomization):
+    def __init__(self, model: mujoco.MjModel, randomization: Randomization, spec: Spec | None = None):
+        """spec: a task's, where terms may name its observations."""
         self.randomization = randomization
-        self._changes = [(term, _bind(model, term)) for term in randomization.terms]
+        self._changes = [(term, _bind(model, term, spec)) for term in randomization.terms]
         # an offset acts through the gain, so it comes after all that change the gain
         self._changes.sort(key=lambda pair: pair[0].what == "joint_offset")
         self.sizes = {term.name: change.size for term, change in self._changes}
         self.defaults = {f: default(model, f) for _, change in self._changes for f in change.fields}
         self.needs_constants = bool(DERIVED & set(self.defaults))
-        self.sensing = [(term, _columns(model, term)) for term in randomization.terms
-                        if WHATS[term.what].family == "sensing"]  # fmt: skip
+        self.joint_sensing = [_sensed(model, t) for t in randomization.terms if t.what in _JOINT_SENSING]
         self.latency = [t for t in randomization.terms if t.what == "action_latency"]
 
     def draw(self, seed: int, worlds: Any, episodes: Any) -> dict[str, np.ndarray]:
@@ -80,16 +86,35 @@ def writable(randomization: Randomization) -> tuple[list[str], list[str]]:
     return [name for name in fits if fits[name]], [name for name in fits if not fits[name]]
 
 
-def _bind(model: mujoco.MjModel, term: Term) -> Change:
-    if WHATS[term.what].family == "physics" or term.what == "joint_offset":
-        return bind(model, term)
-    return Change(1 if term.what == "action_latency" else len(_columns(model, term)))
+@dataclass(frozen=True)
+class Sensed:
+    """A term about what encoders report, with the columns of its joints in qpos and qvel."""
+
+    term: Term
+    qpos: np.ndarray
+    qvel: np.ndarray
 
 
-def _columns(model: mujoco.MjModel, term: Term) -> np.ndarray:
-    """Columns of qpos, or of qvel, that a sensing term names."""
+def _sensed(model: mujoco.MjModel, term: Term) -> Sensed:
     joints = single_joints(model, term)
-    return model.jnt_dofadr[joints] if term.what == "joint_vel_noise" else model.jnt_qposadr[joints]
+    return Sensed(term, model.jnt_qposadr[joints], model.jnt_dofadr[joints])
+
+
+def _bind(model: mujoco.MjModel, term: Term, spec: Spec | None) -> Change:
+    what = WHATS[term.what]
+    if what.family == "physics" or term.what == "joint_offset":
+        return bind(model, term)
+    if what.target == "observation":
+        if spec is None:
+            raise UsageError(f"randomization term {term.name!r}: {term.what} belongs to a task's observations, "
+                             "and here is a model alone")  # fmt: skip
+        sizes = observed(spec, term)
+        return Change(1 if not what.numbers else sum(sizes.values()) if term.what == "obs_bias" else len(sizes))
+    if what.target == "joint":
+        size = len(single_joints(model, term))
+    else:
+        size = len(servos(model, term)) if what.target == "actuator" else 1
+    return Change(size if what.numbers else 1)
 
 
 def joint_ids(model: mujoco.MjModel, names: tuple[str, ...]) -> np.ndarray:

@@ -134,8 +134,10 @@ class Term:
             hint = "; give the normal distribution a range to clip to" if math.isinf(low) else ""
             raise UsageError(f"{where}: {self.operation} of {self.what} must be {bound}, "
                              f"but {low:g} can be drawn{hint}")  # fmt: skip
-        if self.what == "action_latency" and not math.isfinite(high):
-            raise UsageError(f"{where}: action_latency needs a longest value; give the distribution a range")
+        if what.bounded and not math.isfinite(high):
+            raise UsageError(f"{where}: {self.what} needs a longest value; give the distribution a range")
+        if high > what.most:
+            raise UsageError(f"{where}: {self.what} is at most {what.most:g}, but {high:g} can be drawn")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Sensors: what the encoders report of the true joint state, with bias and white noise.
+"""Sensors: what the encoders report of the true joint state: late, offset, noisy, and now and then not at all.
 
-Noise is keyed by (seed, term, world, episode, step), so it needs no saved state. It is drawn for blocks of
-steps at a time, because one vectorised draw costs the same for one step as for many.
+    reported = truth of `joint_delay` ago - joint_offset + joint_pos_bias + noise, or what was reported a step before
+
+Everything that is computed from measured joints (kinematics, errors, the reference of a command) sees the same report.
 
 Legend: N worlds, n of them, k joints of a term.
 """
@@ -9,61 +10,68 @@ Legend: N worlds, n of them, k joints of a term.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from ..keyed import Stream
+from .delay_line import DelayLine
 from .dynamics import Dynamics
+from .white import White
 
-_BLOCK = 32  # control steps drawn at a time
+Joints = tuple[np.ndarray, np.ndarray]  # qpos (N, nq) and qvel (N, nv)
+Params = Mapping[str, np.ndarray]
 
 
 class Sensors:
     """Measured positions and velocities of N worlds."""
 
-    def __init__(self, dynamics: Dynamics, num_envs: int):
-        self._rows = np.arange(num_envs)
+    def __init__(self, dynamics: Dynamics, num_envs: int, white: White, control_dt: float):
+        self._dt = control_dt
+        terms = dynamics.joint_sensing
         sign = {"joint_pos_bias": 1.0, "joint_offset": -1.0}
-        self._bias = [(t, at, sign[t.what]) for t, at in dynamics.sensing if t.what in sign]
-        self._noise = [(t, at, np.zeros((num_envs, _BLOCK, len(at)))) for t, at in dynamics.sensing
-                       if t.what in ("joint_pos_noise", "joint_vel_noise")]  # fmt: skip
-        self._streams: list[Stream] = []
-        self.perfect = not dynamics.sensing
-        self.noisy = bool(self._noise)  # then `prepare` what is `due` before measuring
+        self._shifts = [(b.term.name, b.qpos, sign[b.term.what]) for b in terms if b.term.what in sign]
+        self._noise = [(b.term.name, b.qpos if (pos := b.term.what == "joint_pos_noise") else b.qvel, pos,
+                        white.normal(f"randomization/{b.term.name}/white", len(b.qpos)))
+                       for b in terms if b.term.what in ("joint_pos_noise", "joint_vel_noise")]  # fmt: skip
+        self._late = [(b, DelayLine(num_envs, 2 * len(b.qpos), b.term.support[1] / control_dt, interpolate=True))
+                      for b in terms if b.term.what == "joint_delay"]  # fmt: skip
+        self._dropout = [(b, white.uniform(f"randomization/{b.term.name}/white", 1))
+                         for b in terms if b.term.what == "joint_dropout"]  # fmt: skip
+        self.perfect = not terms
 
-    def seed(self, seed: int) -> None:
-        """Take the noise of another seed."""
-        self._streams = [Stream(seed, f"randomization/{term.name}/white") for term, _, _ in self._noise]
+    def begin(self, worlds: np.ndarray, qpos: np.ndarray, qvel: np.ndarray, params: Params) -> Joints:
+        """Measured (qpos, qvel) of worlds (n,) whose episode begins at qpos (n, nq), qvel (n, nv); params of all N."""
+        for bound, line in self._late:
+            line.begin(worlds, np.concatenate([qpos[:, bound.qpos], qvel[:, bound.qvel]], axis=1))
+        return self._disturbed(qpos.copy(), qvel.copy(), np.zeros(len(worlds), np.int64), params, worlds)
 
-    def prepare(self, rows: np.ndarray, worlds: np.ndarray, episodes: np.ndarray, steps: np.ndarray,
-                params: Mapping[str, np.ndarray]) -> None:  # fmt: skip
-        """Draw the block of noise that holds `steps` (n,), for rows (n,) playing the given worlds and episodes.
-
-        params are of all N.
-        """
-        if not len(rows):
-            return
-        first = steps - steps % _BLOCK
-        when = (first[:, None] + np.arange(_BLOCK)).ravel()  # (n * block,)
-        worlds_, episodes_ = np.repeat(worlds, _BLOCK), np.repeat(episodes, _BLOCK)
-        for stream, (term, address, buffer) in zip(self._streams, self._noise, strict=True):
-            white = stream.normal(worlds_, episodes_, len(address), step=when)  # pyright: ignore[reportArgumentType]
-            buffer[rows] = white.reshape(len(rows), _BLOCK, -1) * params[term.name][rows, None]
-
-    def due(self, steps: np.ndarray) -> np.ndarray:
-        """Worlds whose step (N,) begins a new block."""
-        return np.flatnonzero(steps % _BLOCK == 0)
-
-    def measure(self, qpos: np.ndarray, qvel: np.ndarray, steps: np.ndarray, params: Mapping[str, np.ndarray],
-                worlds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Measured (qpos, qvel) of the given worlds (all of them by default) at control step `steps`."""
-        if self.perfect:
-            return qpos, qvel
-        rows = self._rows if worlds is None else worlds
+    def measure(self, qpos: np.ndarray, qvel: np.ndarray, steps: np.ndarray, params: Params, last: Joints) -> Joints:
+        """Measured (qpos, qvel) of all worlds at control step `steps` (N,); `last` was measured a step before."""
         qpos, qvel = qpos.copy(), qvel.copy()
-        for term, address, sign in self._bias:
-            qpos[:, address] += sign * (params[term.name] if worlds is None else params[term.name][rows])
-        slot = steps % _BLOCK
-        for term, address, buffer in self._noise:
-            (qpos if term.what == "joint_pos_noise" else qvel)[:, address] += buffer[rows, slot]
+        for bound, line in self._late:
+            line.push(np.concatenate([qpos[:, bound.qpos], qvel[:, bound.qvel]], axis=1))
+            late = line.read(params[bound.term.name][:, 0] / self._dt)
+            qpos[:, bound.qpos], qvel[:, bound.qvel] = np.split(late, 2, axis=1)
+        self._disturbed(qpos, qvel, steps, params, None)
+        for bound, chance in self._dropout:
+            held = np.flatnonzero(chance.at(steps)[:, 0] < params[bound.term.name][:, 0])[:, None]
+            qpos[held, bound.qpos] = last[0][held, bound.qpos]
+            qvel[held, bound.qvel] = last[1][held, bound.qvel]
         return qpos, qvel
+
+    def _disturbed(self, qpos: np.ndarray, qvel: np.ndarray, steps: np.ndarray, params: Params,
+                   worlds: np.ndarray | None) -> Joints:  # fmt: skip
+        """The same arrays, shifted and with noise."""
+        for name, address, sign in self._shifts:
+            qpos[:, address] += sign * (params[name] if worlds is None else params[name][worlds])
+        for name, address, is_pos, white in self._noise:
+            std = params[name] if worlds is None else params[name][worlds]
+            (qpos if is_pos else qvel)[:, address] += white.at(steps, worlds) * std
+        return qpos, qvel
+
+    def state_dict(self) -> dict[str, Any]:
+        return {bound.term.name: line.state_dict() for bound, line in self._late}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for bound, line in self._late:
+            line.load_state_dict(state[bound.term.name])

@@ -20,15 +20,18 @@ from torch import Tensor
 from ..batch import Step
 from ..errors import SpecError, UsageError
 from ..observe import observe
+from .actuation import ActionFaults, Backlash
 from .commands import Commands
 from .cpu import CpuEngine, compile_physics
 from .dynamics import Dynamics
 from .engine import Engine
 from .physics_terms import prepare
 from .randomization import Randomization
+from .readings import Readings
 from .sensing import Sensors
 from .stepping import SteppingEngine
 from .task import Key, State, Task
+from .white import White
 
 Arrays = dict[str, np.ndarray]
 
@@ -52,12 +55,16 @@ class TaskEnv:
         description.option.timestep = task.physics_dt
         prepare(description, self.randomization)
         model = compile_physics(description)
-        self.dynamics = Dynamics(model, self.randomization)
+        self.dynamics = Dynamics(model, self.randomization, task.spec)
         substeps = _whole(task.spec.control_dt, task.physics_dt)
         separate = bool(self.dynamics.defaults)
         self.engine = _engine(task, model, num_envs, substeps, threads, separate)
         self.commands = Commands(task.spec, model, num_envs, substeps, self.dynamics.longest_delay(task.physics_dt))
-        self.sensors = Sensors(self.dynamics, num_envs)
+        self.white = White(num_envs)
+        self.sensors = Sensors(self.dynamics, num_envs, self.white, task.spec.control_dt)
+        self.readings = Readings(task.spec, self.randomization, num_envs, self.white)
+        self.faults = ActionFaults(self.randomization, num_envs, task.spec.action_dim, self.white)
+        self.backlash = Backlash(model, self.randomization, num_envs)
         self.bad_worlds = 0  # worlds that broke since this env was made
         self.params: Arrays = {}  # randomization term -> (N, k) of the present episodes
         self.memory: Arrays = {}
@@ -84,7 +91,7 @@ class TaskEnv:
         is world 5's episode 3, alone.
         """
         self._seed = int(seed)
-        self.sensors.seed(self._seed)
+        self.white.seed(self._seed)
         self.worlds = self._all if worlds is None else np.full(self.num_envs, worlds, np.int64)
         self.episodes = np.full(self.num_envs, episodes, np.int64)
         self.steps = np.zeros(self.num_envs, np.int64)
@@ -96,16 +103,15 @@ class TaskEnv:
         if not self._obs:
             raise UsageError("call reset(seed) before the first step")
         act = self._checked(action)
-        bad = self.engine.step(self.commands.step(act, self._measured[0], self._delay))
+        bad = self.engine.step(self._commands(act))
         self.steps = self.steps + 1
         self.memory = self.task.advance(self.state, act)
         state = self.state
         reward = self.task.reward(state, act).astype(np.float32)
         terminated = self.task.terminated(state)
         success = self.task.success(state)
-        if self.sensors.noisy:
-            due = self.sensors.due(self.steps)
-            self.sensors.prepare(due, self.worlds[due], self.episodes[due], self.steps[due], self.params)
+        if self.white:
+            self.white.follow(self.worlds, self.episodes, self.steps)
         next_obs = self._observe(state)
         at_limit = self.steps >= self.max_episode_steps
         if not math.isfinite(np.add.reduce(reward)):
@@ -142,6 +148,7 @@ class TaskEnv:
             "steps": self.steps,
             "engine": self.engine.state_dict(),
             "commands": self.commands.state_dict(),
+            "faults": {name: part.state_dict() for name, part in self._faulty().items()},
             "memory": dict(self.memory),
             "measured": dict(zip(("qpos", "qvel"), self._measured, strict=True)),
             "obs": {group: values.copy() for group, values in self._obs.items()},
@@ -153,13 +160,15 @@ class TaskEnv:
             if state[name] != mine:
                 raise UsageError(f"cannot resume: the saved {name} is {state[name]!r}, this environment's is {mine!r}")
         self._seed, self.bad_worlds = int(state["seed"]), int(state["bad_worlds"])
-        self.sensors.seed(self._seed)
+        self.white.seed(self._seed)
         self.engine.load_state_dict(state["engine"])
         self.commands.load_state_dict(state["commands"])
         self.worlds, self.episodes, self.steps = (np.array(state[k]) for k in ("worlds", "episodes", "steps"))
         self.memory = {k: np.array(v) for k, v in state["memory"].items()}
         self._draw(self._all)
-        self.sensors.prepare(self._all, self.worlds, self.episodes, self.steps, self.params)
+        self.white.prepare(self._all, self.worlds, self.episodes, self.steps)
+        for name, part in self._faulty().items():
+            part.load_state_dict(state["faults"][name])
         self._measured = np.array(state["measured"]["qpos"]), np.array(state["measured"]["qvel"])
         self._obs = {k: np.array(v) for k, v in state["obs"].items()}
         return _tensors(self._obs)
@@ -192,15 +201,29 @@ class TaskEnv:
     def _state(self, qpos: np.ndarray, qvel: np.ndarray) -> State:
         return State(self.engine.time, qpos, qvel, self.commands.target, self.params, self.memory, self.engine.extra)
 
+    def _commands(self, act: np.ndarray) -> np.ndarray:
+        """Commands (N, S, U) of one control period, with all that goes wrong on their way."""
+        if not self.faults.none:
+            act = self.faults.apply(act, self.steps, self.params)
+        ctrl = self.commands.step(act, self._measured[0], self._delay)
+        return ctrl if self.backlash.none else self.backlash.apply(ctrl, self.params)
+
+    def _faulty(self) -> dict[str, Any]:
+        """What remembers something of an episode's faults."""
+        return {"sensors": self.sensors, "readings": self.readings, "actions": self.faults, "backlash": self.backlash}
+
     def _observe(self, state: State) -> Arrays:
         """Observations of all worlds; remembers what was measured, which the next commands start from."""
         frames = {} if self._cameras is None else self._cameras.frames(state)
         if self.sensors.perfect:
             self._measured = state.qpos, state.qvel
         else:
-            self._measured = self.sensors.measure(state.qpos, state.qvel, self.steps, self.params)
+            self._measured = self.sensors.measure(state.qpos, state.qvel, self.steps, self.params, self._measured)
             state = self._state(*self._measured)
-        return self._pack(self.task.observe(state), frames)
+        readings = self.task.observe(state)
+        if not self.readings.perfect:
+            readings = self.readings.report(readings, self.steps, self.params)
+        return self._pack(readings, frames)
 
     def _pack(self, readings: Mapping[str, np.ndarray], frames: Arrays) -> Arrays:
         """`observe`, whose checks the first observation has passed, in one numpy call a group."""
@@ -210,15 +233,17 @@ class TaskEnv:
                    for group, names in self._vectors.items()}  # fmt: skip
         return {**vectors, **frames}
 
-    def _observe_some(self, worlds: np.ndarray) -> Arrays:
-        """The same for the rows of some worlds: group -> (n, dim)."""
-        measured = self.sensors.measure(self.engine.qpos[worlds], self.engine.qvel[worlds], self.steps[worlds],
-                                        self.params, worlds)  # fmt: skip
-        (qpos, qvel), (new_qpos, new_qvel) = self._measured, measured
-        self._measured = _replaced(qpos, worlds, new_qpos), _replaced(qvel, worlds, new_qvel)
-        true = self._state_of(worlds)
+    def _observe_first(self, worlds: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> Arrays:
+        """First observations of worlds whose joints are measured at qpos (n, nq), qvel (n, nv): group -> (n, dim)."""
+        everyone = len(worlds) == self.num_envs
+        self._measured = (qpos, qvel) if everyone else (_replaced(self._measured[0], worlds, qpos),
+                                                        _replaced(self._measured[1], worlds, qvel))  # fmt: skip
+        true = self.state if everyone else self._state_of(worlds)
         frames = {} if self._cameras is None else self._cameras.frames(true)
-        return observe(self.spec, self.task.observe(replace(true, qpos=new_qpos, qvel=new_qvel)), frames)
+        readings = self.task.observe(replace(true, qpos=qpos, qvel=qvel))
+        if not self.readings.perfect:
+            readings = self.readings.begin(worlds, readings, self.params)
+        return observe(self.spec, readings, frames)
 
     def _state_of(self, worlds: np.ndarray) -> State:
         """The true state of some worlds alone."""
@@ -254,14 +279,15 @@ class TaskEnv:
         qpos, qvel, memory = self.task.reset(Key(self._seed, self.worlds[worlds], episodes), drawn)
         self.engine.set_state(worlds, qpos, qvel)
         self.memory = _scatter(self.memory, worlds, memory, self.num_envs)
-        self.sensors.prepare(worlds, self.worlds[worlds], episodes, self.steps[worlds], self.params)
+        if self.white:
+            self.white.prepare(worlds, self.worlds[worlds], episodes, self.steps[worlds])
+        qpos, qvel = self.engine.qpos[worlds], self.engine.qvel[worlds]
         if not self.sensors.perfect:
-            qpos, qvel = self.sensors.measure(self.engine.qpos[worlds], self.engine.qvel[worlds], self.steps[worlds],
-                                              self.params, worlds)  # fmt: skip
-        self.commands.reset(worlds, qpos)
+            qpos, qvel = self.sensors.begin(worlds, qpos, qvel, self.params)
+        self.backlash.begin(worlds, self.commands.reset(worlds, qpos))
         if self._start is not None:
             self.memory = _scatter(self.memory, worlds, self._start(self._state_of(worlds)), self.num_envs)
-        return self._observe(self.state) if len(worlds) == self.num_envs else self._observe_some(worlds)
+        return self._observe_first(worlds, qpos, qvel)
 
     def _draw(self, worlds: np.ndarray) -> Arrays:
         """Draw the dynamics of the worlds' present episodes, put them into the engine, and return them."""

@@ -5,9 +5,10 @@ What a number means in a MuJoCo model stands in sim/physics_terms.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-_ALL = ("scale", "add", "set")
+_ALL, _SET = ("scale", "add", "set"), ("set",)
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,14 @@ class What:
     """One thing that can vary: what it is attached to, its unit, and which values make sense."""
 
     family: str  # physics | sensing | actuation
-    target: str  # joint | body | actuator | geom | place (a site or body), or "" where there is nothing to name
+    target: str  # joint | body | actuator | geom | place (a site or body) | observation; "" where there is none to name
     unit: str
     operations: tuple[str, ...] = _ALL
     positive: bool = False  # a value that is set or scaled must stay above zero
     nonnegative: bool = False
-    numbers: int = 1  # for each target
+    numbers: int = 1  # for each target; 0 where one number is for all of them
+    most: float = math.inf  # the highest value
+    bounded: bool = False  # a longest value must be known beforehand
     compiled: bool = True  # physics: a model that is compiled already can take it
 
 
@@ -28,7 +31,7 @@ WHATS: dict[str, What] = {
     # physics: fields of the model, computed from their defaults
     "link_mass": What("physics", "body", "kg", positive=True),  # inertia scales along
     "body_com": What("physics", "body", "m", ("add",), numbers=3),  # centre of mass, in the body's frame
-    "payload": What("physics", "place", "kg", ("set",), nonnegative=True, compiled=False),  # a ball at a site or body
+    "payload": What("physics", "place", "kg", _SET, nonnegative=True, compiled=False),  # a ball at a site or body
     "joint_friction": What("physics", "joint", "N m", nonnegative=True),  # dry friction
     "joint_damping": What("physics", "joint", "N m s/rad", nonnegative=True),
     "joint_armature": What("physics", "joint", "kg m^2", nonnegative=True),
@@ -42,10 +45,19 @@ WHATS: dict[str, What] = {
     "gravity": What("physics", "", "m/s^2", ("scale", "add"), numbers=3),
     "timestep": What("physics", "", "s", ("scale",), positive=True),  # at the same number of physics steps
     # sensing: what is reported of a true state
-    "joint_offset": What("sensing", "joint", "rad", ("set",)),  # true minus reported angle, of readings and commands
-    "joint_pos_noise": What("sensing", "joint", "rad", ("set",), nonnegative=True),  # deviation of white noise
-    "joint_pos_bias": What("sensing", "joint", "rad", ("set",)),  # constant over an episode
-    "joint_vel_noise": What("sensing", "joint", "rad/s", ("set",), nonnegative=True),
-    # actuation: what becomes of a command
-    "action_latency": What("actuation", "", "s", ("set",), nonnegative=True),
+    "joint_offset": What("sensing", "joint", "rad", _SET),  # true minus reported angle, of readings and commands
+    "joint_pos_noise": What("sensing", "joint", "rad", _SET, nonnegative=True),  # deviation of white noise
+    "joint_pos_bias": What("sensing", "joint", "rad", _SET),  # constant over an episode
+    "joint_vel_noise": What("sensing", "joint", "rad/s", _SET, nonnegative=True),
+    "joint_delay": What("sensing", "joint", "s", _SET, nonnegative=True, numbers=0, bounded=True),
+    "joint_dropout": What("sensing", "joint", "1", _SET, nonnegative=True, numbers=0, most=1.0),  # chance of each step
+    "obs_noise": What("sensing", "observation", "its own", _SET, nonnegative=True),
+    "obs_bias": What("sensing", "observation", "its own", _SET),
+    "obs_delay": What("sensing", "observation", "s", _SET, nonnegative=True, numbers=0, bounded=True),
+    "obs_dropout": What("sensing", "observation", "1", _SET, nonnegative=True, numbers=0, most=1.0),
+    # actuation: what becomes of an action or a command
+    "action_latency": What("actuation", "", "s", _SET, nonnegative=True, bounded=True),
+    "action_noise": What("actuation", "", "1", _SET, nonnegative=True),  # deviation, where actions lie in [-1, 1]
+    "action_hold": What("actuation", "", "1", _SET, nonnegative=True, most=1.0),  # chance that a step is skipped
+    "backlash": What("actuation", "actuator", "rad", _SET, nonnegative=True),  # width of the slack
 }

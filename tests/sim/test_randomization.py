@@ -84,6 +84,7 @@ def test_a_shared_term_gives_all_its_targets_one_number():
         ({"what": "action_latency", "operation": "set"}, "'mass': action_latency takes no target"),
         ({"what": "payload", "operation": "scale"}, "'mass': unknown operation 'scale'; did you mean set"),
         ({"name": ""}, "needs a name"),
+        ({"what": "joint_dropout", "operation": "set", "range": [0, 1.5]}, "joint_dropout is at most 1, but 1.5 can"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_the_term_and_what_exists(change, message):

@@ -10,6 +10,7 @@ from poise.observe import observe
 from poise.sim.cpu import compile_physics
 from poise.sim.randomization import Randomization, Term
 from poise.sim.task_env import TaskEnv
+from poise.sim.whats import WHATS
 from tests.conformance import check_vec_env
 
 from .two_link import LATENCY, MASS, NOISE, TwoLink
@@ -17,11 +18,33 @@ from .two_link import LATENCY, MASS, NOISE, TwoLink
 ALL = TwoLink.randomization
 
 
+def _every_kind() -> Randomization:
+    """One term of every kind that TwoLink can have."""
+    terms = [Term(what, what, target, range=(low, high), operation=operation)
+             for what, target, operation, low, high in (
+        ("link_mass", "*", "scale", 0.7, 1.3), ("body_com", ("lower", "ball"), "add", -0.02, 0.02),
+        ("payload", "tip", "set", 0.0, 0.3), ("joint_friction", "shoulder", "scale", 0.5, 2.0),
+        ("joint_damping", ("shoulder", "elbow"), "add", 0.0, 0.2), ("joint_armature", "shoulder", "scale", 0.5, 1.5),
+        ("joint_stiffness", "elbow", "add", 0.0, 1.0), ("joint_offset", "shoulder", "set", -0.05, 0.05),
+        ("geom_friction", "ball", "scale", 0.5, 1.5), ("geom_size", "ball", "scale", 0.8, 1.2),
+        ("actuator_gain", "*", "scale", 0.8, 1.2), ("actuator_damping", "servo", "scale", 0.8, 1.2),
+        ("gravity", (), "add", -0.4, 0.4), ("timestep", (), "scale", 0.8, 1.2),
+        ("joint_pos_noise", "elbow", "set", 0.0, 0.02), ("joint_pos_bias", "elbow", "set", -0.02, 0.02),
+        ("joint_vel_noise", "shoulder", "set", 0.0, 0.02), ("joint_delay", "*", "set", 0.0, 0.03),
+        ("joint_dropout", "*", "set", 0.0, 0.2), ("obs_noise", "ball", "set", 0.0, 0.02),
+        ("obs_bias", ("ball", "error"), "set", -0.1, 0.1), ("obs_delay", "ball", "set", 0.0, 0.1),
+        ("obs_dropout", "ball", "set", 0.0, 0.5), ("action_latency", (), "set", 0.0, 0.03),
+        ("action_noise", (), "set", 0.0, 0.2), ("action_hold", (), "set", 0.0, 0.4),
+        ("backlash", "servo", "set", 0.0, 0.05),
+    )]  # fmt: skip
+    return Randomization(tuple(terms))
+
+
 def _actions(steps: int, worlds: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(steps, worlds, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@pytest.mark.parametrize("randomization", [Randomization(), ALL])
+@pytest.mark.parametrize("randomization", [Randomization(), ALL, _every_kind()], ids=["none", "some", "every"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_contract_of_a_vec_env_holds(randomization, threads):
     check_vec_env(lambda n: TaskEnv(TwoLink(), n, randomization, threads=threads))
@@ -209,6 +232,11 @@ def test_an_action_that_is_none_is_refused(action, message):
     env.reset(0)
     with pytest.raises(SpecError, match=message):
         env.step(action)
+
+
+def test_every_kind_of_term_is_in_the_conformance_test():
+    not_here = {"joint_limit", "motor_strength"}  # TwoLink has no limits
+    assert {t.what for t in _every_kind().terms} == set(WHATS) - not_here
 
 
 def test_misuse_is_refused_with_what_to_do():

@@ -1,0 +1,116 @@
+"""Readings: what reaches the policy of an observation term: late, biased, noisy, and now and then not at all.
+
+    reported = reading of `obs_delay` ago + obs_bias + noise, or what was reported a step before
+
+For what no encoder tells, such as an object's position seen by a camera; sim/sensing.py does the same to joints.
+
+Legend: N worlds, n of them, d numbers of a reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..spec import Spec
+from .delay_line import DelayLine
+from .randomization import Randomization, Term, match
+from .white import White
+
+Params = Mapping[str, np.ndarray]
+Values = dict[str, np.ndarray]
+
+
+class Readings:
+    """Reported readings of N worlds."""
+
+    def __init__(self, spec: Spec, randomization: Randomization, num_envs: int, white: White):
+        self._dt, self._num_envs = spec.control_dt, num_envs
+        terms = [(t, observed(spec, t)) for t in randomization.terms if t.what.startswith("obs_")]
+        of = {what: [(t, sizes) for t, sizes in terms if t.what == what] for what in
+              ("obs_delay", "obs_bias", "obs_noise", "obs_dropout")}  # fmt: skip
+        self._late = [(t, {name: DelayLine(num_envs, size, t.support[1] / self._dt, interpolate=False)
+                           for name, size in sizes.items()}) for t, sizes in of["obs_delay"]]  # fmt: skip
+        self._bias = of["obs_bias"]
+        self._noise = [(t, sizes, white.normal(f"randomization/{t.name}/white", sum(sizes.values())))
+                       for t, sizes in of["obs_noise"]]  # fmt: skip
+        self._dropout = [(t, sizes, white.uniform(f"randomization/{t.name}/white", 1))
+                         for t, sizes in of["obs_dropout"]]  # fmt: skip
+        self._reported: Values = {}  # what may be held: reading -> (N, ...)
+        self.perfect = not terms
+
+    def begin(self, worlds: np.ndarray, readings: Mapping[str, Any], params: Params) -> Values:
+        """Reported readings of worlds (n,) whose episode begins with these, each (n, ...); params are of all N."""
+        for _, lines in self._late:
+            for name, line in lines.items():
+                line.begin(worlds, _flat(readings[name]))
+        own = {t.name: params[t.name][worlds] for t, *_ in (*self._bias, *self._noise)}
+        result = self._disturbed(readings, np.zeros(len(worlds), np.int64), own, worlds)
+        for name in (name for _, sizes, _ in self._dropout for name in sizes):
+            old = self._reported.get(name, np.zeros((self._num_envs, *result[name].shape[1:])))
+            self._reported[name] = old.copy()
+            self._reported[name][worlds] = result[name]
+        return result
+
+    def report(self, readings: Mapping[str, Any], steps: np.ndarray, params: Params) -> Values:
+        """Reported readings of all worlds at control step `steps` (N,)."""
+        late = dict(readings)
+        for term, lines in self._late:
+            for name, line in lines.items():
+                line.push(_flat(late[name]))
+                late[name] = line.read(params[term.name][:, 0] / self._dt).reshape(np.shape(late[name]))
+        result = self._disturbed(late, steps, params, None)
+        for term, sizes, chance in self._dropout:
+            held = chance.at(steps)[:, 0] < params[term.name][:, 0]
+            for name in sizes:
+                keep = held.reshape(-1, *(1,) * (result[name].ndim - 1))
+                self._reported[name] = result[name] = np.where(keep, self._reported[name], result[name])
+        return result
+
+    def _disturbed(self, readings: Mapping[str, Any], steps: np.ndarray, params: Params,
+                   worlds: np.ndarray | None) -> Values:  # fmt: skip
+        result = dict(readings)
+        for term, sizes in self._bias:
+            _add(result, sizes, params[term.name])
+        for term, sizes, white in self._noise:
+            std = np.repeat(params[term.name], list(sizes.values()), axis=1)  # (n, sum of d)
+            _add(result, sizes, std * white.at(steps, worlds))
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        lines = {t.name: {name: line.state_dict() for name, line in lines.items()} for t, lines in self._late}
+        return {"late": lines, "reported": dict(self._reported)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for term, lines in self._late:
+            for name, line in lines.items():
+                line.load_state_dict(state["late"][term.name][name])
+        self._reported = {name: np.array(values) for name, values in state["reported"].items()}
+
+
+def observed(spec: Spec, term: Term) -> dict[str, int]:
+    """Observation terms that a randomization term names, with their sizes.
+
+    Raises:
+        UsageError: there is no such observation term, with the nearest names.
+    """
+    sizes = {t.name: t.size for terms in spec.observations.values() for t in terms if t.dtype == "float32"}
+    if not sizes:
+        raise UsageError(f"randomization term {term.name!r}: this task observes nothing but pictures")
+    names = list(sizes)
+    return {names[i]: sizes[names[i]] for i in match(term, names)}
+
+
+def _add(values: Values, sizes: Mapping[str, int], by: np.ndarray) -> None:
+    """Add columns of `by` (n, sum of sizes) to the named values."""
+    start = 0
+    for name, size in sizes.items():
+        values[name] = values[name] + by[:, start : start + size].reshape(np.shape(values[name]))
+        start += size
+
+
+def _flat(reading: Any) -> np.ndarray:
+    return np.reshape(reading, (len(reading), -1))
