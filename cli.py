@@ -96,7 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--num-envs", type=int, metavar="N", help="worlds stepped together")
     p.add_argument("--steps", type=int, metavar="N", help="environment steps over all worlds; the total when resuming")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the networks live")
-    p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics randomization of the worlds")
+    p.add_argument(
+        "--randomize", metavar="none|default|adr|FILE", help="what differs between worlds; adr: ranges that adapt"
+    )
     p.add_argument("--seed", type=int, metavar="S", help="seed of everything random")
     p.add_argument("--out", metavar="DIR", help="the run folder; a new one under runs/ by default")
     p.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")

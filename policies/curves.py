@@ -12,6 +12,8 @@ PANELS = (  # title, metrics drawn in it: those that the run has
     ("critic loss", ("critic/loss",)),
     ("values", ("critic/q", "critic/value")),
     ("exploration", ("policy/log_std", "policy/entropy", "alpha", "epsilon")),
+    ("adaptive ranges, nats per dimension", ("adr/entropy",)),
+    ("results on the ranges' bounds", ("adr/boundary",)),
     ("divergence per iteration", ("policy/kl",)),
     ("weight of the penalty on it", ("policy/penalty",)),
 )

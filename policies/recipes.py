@@ -22,7 +22,9 @@ class RunSettings:
     steps: int = setting(1_000_000, "Environment steps over all worlds; the total, also when resuming.")
     seed: int = setting(0, "Seed of everything random.")
     device: str = setting("auto", "Where the networks live: auto, cpu or cuda.")
-    randomize: str = setting("default", "Dynamics randomization: none, default (the task's own), or a FILE.")
+    randomize: str = setting(
+        "default", "Dynamics: none, default (the task's own ranges), adr (ranges that adapt), or a FILE."
+    )
     threads: int = setting(0, "Physics threads; 0 takes every core.")
     torch_threads: int = setting(1, "Threads of one torch operation on the CPU; more is slower for small networks.")
     evaluations: int = setting(10, "Evaluations spread over the run; 0 for none.")

@@ -124,7 +124,7 @@ class _Run:
     def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, folder: RunFolder, progress):
         self.algorithm, self.task, self.run = algorithm, task, run
         self.env, self.learner, self.folder, self.progress = env, learner, folder, progress
-        self.randomization = randomization_of(env)
+        self.randomization = evaluation_ranges(env)
         self.buffer = learner.make_buffer()
         self.rng = np.random.default_rng(int(Stream(run.seed, "train/sample").integer(0, 0)[0]))
         self.steps = 0  # over all worlds
@@ -168,6 +168,8 @@ class _Run:
             self._save()
             self._write_policy("policy.safetensors")
             self._draw_curves()
+            if getattr(self.env, "adr", None) is not None:
+                self.folder.write_json("adr.json", trained_ranges(self.env))
         return TrainResult(
             self.folder.path, self.folder.path / "policy.safetensors", self.steps, self.seconds, self.last
         )
@@ -205,10 +207,8 @@ class _Run:
         self.next_eval = _next_multiple(self.steps, self.run.steps, self.run.evaluations)
 
     def _log(self) -> None:
-        bad = getattr(self.env, "bad_worlds", None)  # worlds contained since the run began
         values = {"seconds": self.seconds, **self.episodes.take(), **self._require_finite(self.metrics.means())}
-        if bad is not None:
-            values["train/bad_worlds"] = float(bad)
+        values |= worlds_metrics(self.env)
         if lost := getattr(self.env, "lost_workers", 0):
             values["train/lost_workers"] = float(lost)
         self.metrics.clear()
@@ -260,7 +260,7 @@ class _Run:
             "task": self.task,
             "seed": self.run.seed,
             "steps": self.steps,
-            "randomize": self.randomization,
+            "randomize": trained_ranges(self.env),
             "config": read_config(self.folder.path),
         }
         policy.evaluation = self.last.to_json() if self.last is not None else {}
@@ -436,6 +436,26 @@ def randomization_of(env: Any) -> dict[str, Any] | None:
     """What a task's worlds differ in, as data; None for a simulator that cannot be randomized."""
     randomization = getattr(env, "randomization", None)
     return None if randomization is None else randomization.to_json()
+
+
+def evaluation_ranges(env: Any) -> dict[str, Any] | None:
+    """The same for scoring: where ranges adapt, those that they are compared with, so that scores stay comparable."""
+    data = randomization_of(env)
+    return None if data is None else {name: value for name, value in data.items() if name != "adr"}
+
+
+def trained_ranges(env: Any) -> dict[str, Any] | None:
+    """The ranges that the worlds draw from now: those of `adr.json`, where they adapt."""
+    search = getattr(env, "adr", None)
+    return randomization_of(env) if search is None else search.ranges().to_json()
+
+
+def worlds_metrics(env: Any) -> dict[str, float]:
+    """What the worlds themselves have to say: how many broke since the run began, and where adaptive ranges stand."""
+    if hasattr(env, "metrics"):
+        return env.metrics()
+    bad = getattr(env, "bad_worlds", None)
+    return {} if bad is None else {"train/bad_worlds": float(bad)}
 
 
 def _config(algorithm: str, task: str, chosen: Recipe, env, device: torch.device) -> dict[str, Any]:

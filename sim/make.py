@@ -98,8 +98,8 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
          training: bool = False) -> VecEnv:  # fmt: skip
     """N worlds of a task; call reset(seed) on them before the first step.
 
-    randomize: "none", "default" (the task's own, where it has one), the path of a JSON file, its data, or a
-        Randomization.
+    randomize: "none", "default" (the task's own, where it has one), "adr" (the same, with ranges that adapt:
+        sim/adr.py), the path of a JSON file, its data, or a Randomization.
     threads: for native tasks; 0 takes every core this process may use.
     training: whether worlds are for learning from, not for scoring: what a task's name asks of training then holds.
 
@@ -139,6 +139,10 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
         return Randomization.from_json(randomize)
     if randomize == "none":
         return Randomization()
+    if randomize == "adr":
+        from .adr import adaptive
+
+        return adaptive(task.randomization)
     if randomize == "default":
         return task.randomization if task else Randomization()
     return Randomization.load(os.fspath(randomize))

@@ -186,9 +186,16 @@ class Randomization:
     @staticmethod
     def from_json(data: Any) -> Randomization:
         """The randomization of `to_json`'s data."""
-        if not isinstance(data, Mapping) or set(data) != {"terms"} or not isinstance(data["terms"], list):
-            raise UsageError('a randomization is a JSON object {"terms": [ ... ]} with one object a term')
-        return Randomization(tuple(_term(entry) for entry in data["terms"]))
+        if not isinstance(data, Mapping) or not {"terms"} <= set(data) <= {"terms", "adr"}:
+            raise UsageError('a randomization is a JSON object {"terms": [ ... ]}, with "adr" beside it or not')
+        if not isinstance(data["terms"], list):
+            raise UsageError('"terms" of a randomization is a list [ ... ] with one object a term')
+        terms = Randomization(tuple(_term(entry) for entry in data["terms"]))
+        if "adr" not in data:
+            return terms
+        from .adr import adaptive
+
+        return adaptive(terms, data["adr"])
 
 
 def match(term: Term, names: Sequence[str]) -> list[int]:

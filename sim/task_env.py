@@ -21,6 +21,7 @@ from ..batch import Step
 from ..errors import SpecError, UsageError
 from ..observe import observe
 from .actuation import ActionFaults, Backlash
+from .adr import AdaptiveRandomization, Search
 from .commands import Commands
 from .cpu import CpuEngine, compile_physics
 from .dynamics import Dynamics
@@ -51,20 +52,22 @@ class TaskEnv:
         self.max_episode_steps = task.max_episode_steps
         self.device = torch.device("cpu")
         self.randomization = randomization or Randomization()
+        self.adr = Search(randomization, num_envs) if isinstance(randomization, AdaptiveRandomization) else None
+        varied = self.randomization if self.adr is None else self.adr.randomization.widest()
         description = task.model()
         description.option.timestep = task.physics_dt
-        prepare(description, self.randomization)
+        prepare(description, varied)
         model = compile_physics(description)
-        self.dynamics = Dynamics(model, self.randomization, task.spec)
+        self.dynamics = Dynamics(model, varied, task.spec)
         substeps = _whole(task.spec.control_dt, task.physics_dt)
         separate = bool(self.dynamics.defaults)
         self.engine = _engine(task, model, num_envs, substeps, threads, separate)
         self.commands = Commands(task.spec, model, num_envs, substeps, self.dynamics.longest_delay(task.physics_dt))
         self.white = White(num_envs)
         self.sensors = Sensors(self.dynamics, num_envs, self.white, task.spec.control_dt)
-        self.readings = Readings(task.spec, self.randomization, num_envs, self.white)
-        self.faults = ActionFaults(self.randomization, num_envs, task.spec.action_dim, self.white)
-        self.backlash = Backlash(model, self.randomization, num_envs)
+        self.readings = Readings(task.spec, varied, num_envs, self.white)
+        self.faults = ActionFaults(varied, num_envs, task.spec.action_dim, self.white)
+        self.backlash = Backlash(model, varied, num_envs)
         self.bad_worlds = 0  # worlds that broke since this env was made
         self.params: Arrays = {}  # randomization term -> (N, k) of the present episodes
         self.memory: Arrays = {}
@@ -122,6 +125,9 @@ class TaskEnv:
                 bad, reward, terminated, success, at_limit, next_obs
             )
         done = terminated | at_limit
+        if self.adr is not None:
+            self.adr.add_rewards(reward)
+            self.adr.ended(np.flatnonzero(done), success)
         truncated, self._obs = at_limit, next_obs
         if np.logical_or.reduce(done):
             truncated = at_limit & ~terminated
@@ -152,6 +158,7 @@ class TaskEnv:
             "memory": dict(self.memory),
             "measured": dict(zip(("qpos", "qvel"), self._measured, strict=True)),
             "obs": {group: values.copy() for group, values in self._obs.items()},
+            **({} if self.adr is None else {"adr": self.adr.state_dict(), "params": dict(self.params)}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -165,13 +172,21 @@ class TaskEnv:
         self.commands.load_state_dict(state["commands"])
         self.worlds, self.episodes, self.steps = (np.array(state[k]) for k in ("worlds", "episodes", "steps"))
         self.memory = {k: np.array(v) for k, v in state["memory"].items()}
-        self._draw(self._all)
+        if self.adr is None:
+            self._draw(self._all)
+        else:
+            self.adr.load_state_dict(state["adr"])
+            self._apply(self._all, {name: np.array(values) for name, values in state["params"].items()})
         self.white.prepare(self._all, self.worlds, self.episodes, self.steps)
         for name, part in self._faulty().items():
             part.load_state_dict(state["faults"][name])
         self._measured = np.array(state["measured"]["qpos"]), np.array(state["measured"]["qvel"])
         self._obs = {k: np.array(v) for k, v in state["obs"].items()}
         return _tensors(self._obs)
+
+    def metrics(self) -> dict[str, float]:
+        """What a training run logs of its worlds: those that broke so far, and where adaptive ranges stand."""
+        return {"train/bad_worlds": float(self.bad_worlds), **({} if self.adr is None else self.adr.metrics())}
 
     def close(self) -> None:
         """Stop the engine's threads, and the cameras."""
@@ -291,7 +306,12 @@ class TaskEnv:
 
     def _draw(self, worlds: np.ndarray) -> Arrays:
         """Draw the dynamics of the worlds' present episodes, put them into the engine, and return them."""
-        drawn = self.dynamics.draw(self._seed, self.worlds[worlds], self.episodes[worlds])
+        who = self._seed, self.worlds[worlds], self.episodes[worlds]
+        drawn = self.dynamics.draw(*who) if self.adr is None else self.adr.draw(*who, self.dynamics.sizes, worlds)
+        self._apply(worlds, drawn)
+        return drawn
+
+    def _apply(self, worlds: np.ndarray, drawn: Arrays) -> None:
         self.params = _scatter(self.params, worlds, drawn, self.num_envs)
         for field, values in self.dynamics.fields(drawn).items():
             self.engine.write(field, values, worlds)
@@ -299,7 +319,6 @@ class TaskEnv:
             self.engine.refresh(worlds)
         if self.dynamics.latency:
             self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
-        return drawn
 
 
 def _engine(task: Task, model: Any, num_envs: int, substeps: int, threads: int, separate: bool) -> Engine:

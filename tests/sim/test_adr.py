@@ -1,0 +1,224 @@
+"""Automatic domain randomization: the fixed point of a known capability, what a bound does, and what a run keeps."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from poise.errors import UsageError
+from poise.sim.adr import AdaptiveRandomization, Adr, Dimension, Search, adaptive
+from poise.sim.make import make
+from poise.sim.randomization import Randomization, Term
+from poise.sim.task_env import TaskEnv
+from tests.conformance import check_vec_env
+
+from .two_link import TwoLink
+
+MASS = Term("mass", "link_mass", ("upper", "lower"), range=(0.7, 1.3))
+DAMPING = Term("damping", "joint_damping", "*", distribution="loguniform", range=(0.5, 2.0))
+LATENCY = Term("latency", "action_latency", range=(0.0, 0.08), operation="set")
+BIAS = Term("bias", "joint_pos_bias", "*", distribution="normal", mean=0.0, std=0.01, operation="set")
+TERMS = Randomization((MASS, DAMPING, LATENCY, BIAS))
+
+
+def _symmetric(**limits: float) -> AdaptiveRandomization:
+    """Dimensions around 0 with steps of 0.02: noise biases, whose numbers may have any sign."""
+    terms = tuple(Term(name, "joint_pos_bias", "*", range=(-c, c), operation="set") for name, c in limits.items())
+    dimensions = {name: Dimension(0.0, -4.0, 4.0, 0.02) for name in limits}
+    return AdaptiveRandomization(terms, Adr(dimensions, queue=20, t_low=0.3, t_high=0.7))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bounds_settle_where_half_of_the_boundary_episodes_succeed(seed):
+    """Success on a bound of dimension i has probability 1 / (1 + exp((|x_i| - c_i) / .05)), whatever else is drawn.
+
+    A bound moves out where 14 of 20 succeed and in where 6 do, equally likely where the probability is 1/2: at |x| = c.
+    The entropy is then mean log 2c = .7945 nats per dimension (OpenAI 2019, whose formula this is).
+    """
+    c, worlds = np.array([0.5, 1.0, 1.5, 2.0]), 500
+    search = Search(_symmetric(a=0.5, b=1.0, c=1.5, d=2.0), worlds)
+    rng, sizes = np.random.default_rng(seed), dict.fromkeys("abcd", 1)
+    recent = []
+    for episode in range(400):  # 200,000 episodes
+        drawn = search.draw(seed, np.arange(worlds), np.full(worlds, episode), sizes)
+        values = np.concatenate([drawn[name] for name in "abcd"], axis=1)  # (N, 4)
+        on = search._on // 2
+        chance = 1.0 / (1.0 + np.exp((np.abs(values[np.arange(worlds), on]) - c[on]) / 0.05))
+        search.ended(np.arange(worlds), rng.random(worlds) < chance)
+        if episode >= 300:
+            recent.append(search.bounds)
+    settled = np.abs(np.mean(recent, axis=0)) / c[:, None]
+    assert (settled > 0.95).all() and (settled < 1.05).all(), settled
+    widths = np.mean([np.log(b[:, 1] - b[:, 0]).mean() for b in recent])
+    assert abs(widths - 0.7945) < 0.02 and abs(search.entropy - 0.7945) < 0.05
+
+
+def test_dimensions_begin_where_nothing_changes_and_end_at_possible_values():
+    d = adaptive(TERMS).adr.dimensions
+    assert d["mass"] == Dimension(1.0, pytest.approx(0.4), pytest.approx(1.6), pytest.approx(0.3 / 8))
+    assert d["latency"] == Dimension(0.0, 0.0, 0.16, 0.01)  # a delay has no low side
+    assert d["damping"].log and d["damping"].high == pytest.approx(2 * math.log(2)) and d["damping"].nominal == 0.0
+    assert (d["bias"].low, d["bias"].high) == pytest.approx((-0.06, 0.06))  # three deviations, twice
+    heavy = adaptive(Randomization((Term("m", "link_mass", "*", range=(0.3, 3.0)),))).adr.dimensions["m"]
+    assert heavy.low == 0.05 and heavy.high == 5.0  # a mass stays positive
+    dropped = Randomization((Term("d", "obs_dropout", "angles", range=(0.0, 0.7), operation="set"),))
+    assert adaptive(dropped).adr.dimensions["d"].high == 1.0  # a chance
+
+
+def test_at_first_every_world_is_the_model_as_it_is():
+    search = Search(adaptive(TERMS), 64)
+    drawn = search.draw(0, np.arange(64), np.zeros(64, int), {"mass": 2, "damping": 2, "latency": 1, "bias": 2})
+    assert (drawn["mass"] == 1).all() and (drawn["damping"] == 1).all()
+    assert (drawn["latency"] == 0).all() and (drawn["bias"] == 0).all()
+    on = search._on[search._on >= 0]
+    assert 20 < len(on) < 44 and set(on) == {0, 1, 2, 3, 5, 6, 7}  # never the low side of the delay
+
+
+def test_a_full_queue_moves_its_bound_out_in_or_not_at_all():
+    search = Search(adaptive(Randomization((MASS,)), {"queue": 4, "t_low": 0.4, "t_high": 0.8}), 1)
+    step, success, failure = 0.3 / 8, np.array([True]), np.array([False])
+
+    def play(place, *results):
+        for result in results:
+            search._on[0] = place
+            search.ended(np.array([0]), result)
+
+    play(1, success, success, success)
+    assert search.bounds[0].tolist() == [1.0, 1.0]  # not full yet
+    play(1, success)
+    assert search.bounds[0].tolist() == [1.0, 1.0 + step]
+    play(0, success, success, success, success)
+    assert search.bounds[0].tolist() == [1.0 - step, 1.0 + step]
+    play(1, success, success, failure, success)  # 75 %: between the thresholds
+    assert search.bounds[0].tolist() == [1.0 - step, 1.0 + step]
+    play(1, failure, success, failure, failure)
+    assert search.bounds[0].tolist() == [1.0 - step, 1.0]
+    play(1, failure, failure, failure, failure)
+    assert search.bounds[0].tolist() == [1.0 - step, 1.0]  # never across the nominal value
+    for _ in range(40):
+        play(0, success, success, success, success)
+    assert search.bounds[0].tolist() == [search._limits[0, 0], 1.0]  # nor beyond the limit
+    assert search.metrics()["adr/mass/low"] == pytest.approx(0.4)
+    play(-1, failure)
+    assert "adr/boundary" not in search.metrics()  # episodes that are not on a bound are not results
+
+
+def test_boundary_episodes_stand_on_their_bound_and_others_lie_between():
+    search = Search(adaptive(TERMS), 500)
+    search.bounds = np.array([[0.8, 1.2], [-0.5, 0.5], [0.0, 0.1], [-0.01, 0.02]])
+    drawn = search.draw(3, np.arange(500), np.full(500, 7), {"mass": 2, "damping": 1, "latency": 1, "bias": 1})
+    on = search._on
+    assert (drawn["mass"][on == 0] == 0.8).all() and (drawn["mass"][on == 1] == 1.2).all()
+    assert np.allclose(drawn["damping"][on == 3], math.exp(0.5)) and (drawn["latency"][on == 5] == 0.1).all()
+    free = drawn["mass"][(on != 0) & (on != 1)]
+    assert free.min() > 0.8 and free.max() < 1.2 and free.std() == pytest.approx(0.4 / math.sqrt(12), rel=0.1)
+    assert not np.array_equal(free[:, 0], free[:, 1])  # each target its own
+    logs = np.log(drawn["damping"][(on != 2) & (on != 3)])
+    assert abs(logs.mean()) < 0.05 and logs.std() == pytest.approx(1 / math.sqrt(12), rel=0.1)
+
+
+def test_the_entropy_is_the_mean_logarithm_of_the_widths():
+    search = Search(_symmetric(a=1.0, b=1.0), 1)
+    assert search.entropy == pytest.approx(math.log(0.02))  # a width of nothing counts as one step
+    search.bounds = np.array([[-1.0, 1.0], [0.0, 0.5]])
+    assert search.entropy == pytest.approx((math.log(2.0) + math.log(0.5)) / 2)
+
+
+def test_the_ranges_found_are_a_plain_randomization_that_a_file_can_hold():
+    search = Search(adaptive(TERMS), 1)
+    search.bounds = np.array([[0.8, 1.2], [-0.5, 0.5], [0.0, 0.1], [-0.01, 0.02]])
+    found = search.ranges()
+    assert type(found) is Randomization and Randomization.from_json(json.loads(json.dumps(found.to_json()))) == found
+    by_name = {t.name: t for t in found.terms}
+    assert by_name["mass"].range == (0.8, 1.2) and by_name["bias"].distribution == "uniform"
+    assert by_name["damping"].range == pytest.approx((math.exp(-0.5), math.exp(0.5)))
+
+
+def test_a_file_may_change_any_setting_and_comes_back_the_same():
+    data = {**TERMS.to_json(), "adr": {"t_high": 0.9, "queue": 30, "dimensions": {"mass": {"step": 0.05, "high": 2.0}}}}
+    read = Randomization.from_json(data)
+    assert isinstance(read, AdaptiveRandomization) and read.adr.queue == 30
+    assert read.adr.dimensions["mass"] == Dimension(1.0, pytest.approx(0.4), 2.0, 0.05)
+    assert Randomization.from_json(json.loads(json.dumps(read.to_json()))) == read
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quue": 3}, "unknown setting of adr 'quue'"),
+        ({"queue": 0}, "queue must be at least 1"),
+        ({"t_low": 0.9}, r"t_low 0\.9 must be below t_high"),
+        ({"boundary": 0.0}, "boundary is a share above 0"),
+        ({"measure": "succes"}, "unknown measure 'succes'"),
+        ({"dimensions": {"mas": {"step": 1.0}}}, "unknown adr: term drawn for every episode 'mas'"),
+        ({"dimensions": {"mass": {"stp": 1.0}}}, "field of dimension 'mass': 'stp'"),
+        ({"dimensions": {"mass": {"low": 1.1}}}, "'mass' needs low <= nominal <= high"),
+        ({"dimensions": {"mass": {"low": -1.0}}}, "scale of link_mass must be above zero"),
+        ({"dimensions": {"mass": {"step": 0.0}}}, "a positive step"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        adaptive(TERMS, settings)
+
+
+def test_nothing_to_search_is_refused():
+    with pytest.raises(UsageError, match="no term of this randomization has a range to search"):
+        adaptive(Randomization())
+    with pytest.raises(UsageError, match="no term of this randomization"):
+        make("reach/planar", 1, randomize="adr")
+
+
+def _quick(**settings) -> AdaptiveRandomization:
+    return adaptive(TwoLink.randomization, {"queue": 2, "t_low": 0.1, "t_high": 0.2, **settings})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_worlds_under_adr_keep_the_contract_in_a_state_of_their_own(threads):
+    """Bounds depend on all worlds, so the conformance test's independence of worlds holds for bounds that stand still."""
+    check_vec_env(lambda n: TaskEnv(TwoLink(), n, _quick(t_low=-2.0, t_high=2.0), threads=threads))
+
+
+def test_a_restored_search_goes_on_to_the_bit():
+    def actions(steps, seed):
+        return torch.rand(steps, 6, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+    moving = _quick(measure="return", t_low=-1001.0, t_high=-1000.0)
+    env = TaskEnv(TwoLink(), 6, moving)
+    env.reset(4)
+    for action in actions(230, 0):
+        env.step(action)
+    saved = env.state_dict()
+    assert not np.array_equal(saved["adr"]["bounds"][:, 0], saved["adr"]["bounds"][:, 1])  # it has moved
+    fresh = TaskEnv(TwoLink(), 6, moving)
+    fresh.load_state_dict(saved)
+    for action in actions(230, 1):
+        a, b = env.step(action), fresh.step(action)
+        assert torch.equal(a.next_obs["state"], b.next_obs["state"]) and torch.equal(a.obs["state"], b.obs["state"])
+    assert np.array_equal(env.adr.bounds, fresh.adr.bounds) and env.metrics() == fresh.metrics()
+    assert all(np.array_equal(env.params[name], fresh.params[name]) for name in env.params)
+
+
+def test_returns_count_where_they_are_the_measure_and_a_task_without_success_says_so():
+    env = TaskEnv(TwoLink(), 2, _quick(measure="return", t_low=-1000.0, t_high=1000.0, boundary=1.0))
+    env.reset(0)
+    total, results = np.zeros(2), []
+    for _ in range(40):
+        step = env.step(torch.zeros(2, 2))
+        total += step.reward.numpy()
+        for world in np.flatnonzero(step.done.numpy()):
+            results.append(total[world])
+            total[world] = 0.0
+    assert env.metrics()["adr/boundary"] == pytest.approx(np.mean(results), rel=1e-6)
+
+    class NoSuccess(TwoLink):
+        def success(self, state):
+            return None
+
+    env = TaskEnv(NoSuccess(), 2, _quick())
+    env.reset(0)
+    with pytest.raises(UsageError, match='this task defines no success; give "measure": "return"'):
+        for _ in range(40):
+            env.step(torch.zeros(2, 2))
