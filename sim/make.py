@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..address import split_options
 from ..errors import UsageError, unknown_name
+from ..robots import ROBOTS
 from .randomization import Randomization
 from .task import Task
 
@@ -27,10 +28,15 @@ if TYPE_CHECKING:
     from .vec_env import VecEnv
 
 
-def _reach() -> Task:
-    from .tasks.reach import Reach
+def _reach(robot: str) -> Callable[..., Task]:
+    """The factory of a reach; mjcf=FILE is another model of the arm."""
 
-    return Reach()
+    def factory(mjcf: str = "") -> Task:
+        from .tasks.reach import Reach
+
+        return Reach(robot, mjcf)
+
+    return factory
 
 
 def _planar(camera: bool) -> Task:
@@ -65,7 +71,7 @@ _ARMS = ("fr3",)
 
 # name -> a function whose parameters are the options that may follow the name, each a text
 TASKS: dict[str, Callable[..., Task]] = {
-    "reach/fr3": _reach,
+    **{f"reach/{robot}": _reach(robot) for robot in ROBOTS},
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
     **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in _ARMS},

@@ -213,7 +213,7 @@ def test_the_files_that_the_package_reads_are_in_the_wheel(installed, tmp_path):
     code = """
 import mujoco, poise.sim
 from pathlib import Path
-model = mujoco.MjModel.from_xml_path(str(Path(poise.sim.__file__).parent / "assets" / "reach_fr3.xml"))
+model = mujoco.MjModel.from_xml_path(str(Path(poise.sim.__file__).parent / "assets" / "fr3.xml"))
 print(model.nq)
 """
     assert int(python(code, tmp_path, PYTHONPATH=str(installed))) >= 7

@@ -1,4 +1,4 @@
-"""reach/fr3: bring the tool to a point in space and keep it there.
+"""reach/ROBOT: bring the tool to a point in space and keep it there.
 
 Actions are joint-position steps at 20 Hz, with no inverse kinematics inside; the arm starts near its home pose
 and the point is uniform in a box in front of it. The hand is rigid here: finger joints would only cost time.
@@ -8,15 +8,17 @@ The goal rules are plain numpy, so the arm's side draws its targets and judges s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
+from ...errors import unknown_name
 from ...kinematics import forward_kinematics
 from ...observe import add_kinematics
-from ...robots import FR3
+from ...robots import FR3, RobotSpec, robot_spec
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
@@ -24,40 +26,44 @@ from ..task import Key, State
 if TYPE_CHECKING:
     import mujoco
 
-TARGET_LOW, TARGET_HIGH = (0.30, -0.30, 0.15), (0.70, 0.30, 0.55)  # [m] corners of the box of targets, base frame
 SUCCESS_RADIUS = 0.02  # [m]
 SUCCESS_STEPS = 10  # control steps in a row, the last ones of the episode
-START_SPREAD = 0.3  # [rad] around home
 EPISODE_STEPS = 100
 CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
 _MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
-_SCENE = Path(__file__).parent.parent / "assets" / "reach_fr3.xml"
-
-RANDOMIZATION = Randomization((
-    Term("link_mass", "link_mass", "fr3_link*", range=(0.7, 1.3)),
-    Term("hand_mass", "link_mass", "hand", range=(0.7, 1.3)),
-    Term("damping", "joint_damping", "*", range=(0.7, 1.3)),
-    Term("friction", "joint_friction", "*", range=(0.0, 0.5), operation="add"),
-    Term("armature", "joint_armature", "*", range=(0.7, 1.3)),
-    Term("gain", "actuator_gain", "*", range=(0.7, 1.3)),
-    Term("gain_damping", "actuator_damping", "*", range=(0.7, 1.3)),
-    Term("payload", "payload", "tool", range=(0.0, 0.5), operation="set"),
-    Term("latency", "action_latency", range=(0.0, 0.08), operation="set"),
-    Term("joint_pos_noise", "joint_pos_noise", "*", range=(0.0002, 0.0008), operation="set"),
-    Term("joint_pos_bias", "joint_pos_bias", "*", distribution="normal", mean=0.0, std=0.002, operation="set"),
-    Term("joint_vel_noise", "joint_vel_noise", "*", range=(0.005, 0.015), operation="set"),
-))  # fmt: skip
+_SCENE = Path(__file__).parent.parent / "assets" / "reach.xml"
 
 
-def sample_target(uniforms: Any) -> Any:
-    """Targets (n, 3) [m] in the box, from uniform numbers in (0, 1) of the same shape."""
-    low, high = np.asarray(TARGET_LOW), np.asarray(TARGET_HIGH)
+@dataclass(frozen=True)
+class Arena:
+    """What an arm reaches for, and what its dynamics may be."""
+
+    low: tuple[float, float, float]  # [m] corners of the box of targets, base frame
+    high: tuple[float, float, float]
+    size: float = 1.0  # of the arm, which the camera keeps its distance by
+    spread: float = 0.3  # [rad] of the start around home
+    friction: float = 0.5  # [N m] most dry friction that randomization adds to a joint
+    payload: float = 0.5  # [kg] most that it puts into the hand
+
+
+ARENAS = {
+    "fr3": Arena((0.30, -0.30, 0.15), (0.70, 0.30, 0.55)),
+    "ur5e": Arena((0.30, -0.30, 0.10), (0.70, 0.30, 0.50)),
+    "xarm7": Arena((0.25, -0.30, 0.10), (0.60, 0.30, 0.50), size=0.9),
+    "so101": Arena((0.14, -0.14, 0.04), (0.30, 0.14, 0.20), size=0.45, spread=0.1, friction=0.05, payload=0.05),
+    "vx300s": Arena((0.20, -0.25, 0.08), (0.48, 0.25, 0.36), size=0.75, spread=0.2, friction=0.1, payload=0.2),
+}
+
+
+def sample_target(uniforms: Any, robot: str = "fr3") -> Any:
+    """Targets (n, 3) [m] in the arm's box, from uniform numbers in (0, 1) of the same shape."""
+    low, high = np.asarray(ARENAS[robot].low), np.asarray(ARENAS[robot].high)
     return low + (high - low) * uniforms
 
 
-def reach_spec() -> Spec:
-    """What a reach policy sees and does."""
-    n = FR3.num_joints
+def reach_spec(robot: RobotSpec = FR3) -> Spec:
+    """What a reach policy of this arm sees and does."""
+    n = robot.num_joints
     state = (
         ObsTerm("joint_pos", (n,), "robot", "rad"),
         ObsTerm("joint_vel", (n,), "robot", "rad/s"),
@@ -68,52 +74,61 @@ def reach_spec() -> Spec:
     arm = ActionTerm(
         name="arm",
         kind="joint_pos",
-        joints=FR3.joints,
-        low=tuple(x + _MARGIN for x in FR3.position_low),
-        high=tuple(x - _MARGIN for x in FR3.position_high),
+        joints=robot.joints,
+        low=tuple(x + _MARGIN for x in robot.position_low),
+        high=tuple(x - _MARGIN for x in robot.position_high),
         scale=(0.1,) * n,
         reference="last_target",
-        home=FR3.home,
+        home=robot.home,
         lead=(0.35,) * n,
-        max_velocity=tuple(0.9 * v for v in FR3.velocity),
-        max_acceleration=tuple(0.9 * a for a in FR3.acceleration),
+        max_velocity=tuple(0.9 * v for v in robot.velocity),
+        max_acceleration=tuple(0.9 * a for a in robot.acceleration),
         unit="rad",
     )
-    return Spec({"state": state}, (arm,), CONTROL_DT, robot="fr3")
+    return Spec({"state": state}, (arm,), CONTROL_DT, robot=robot.name)
 
 
 class Reach:
-    """The task `reach/fr3`; see sim/task.py for the contract."""
+    """The tasks `reach/ROBOT`; see sim/task.py for the contract."""
 
-    name = "reach/fr3"
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
-    randomization = RANDOMIZATION
 
-    def __init__(self) -> None:
-        self.spec = reach_spec()
+    def __init__(self, robot: str = "fr3", mjcf: str = ""):
+        """mjcf: another model file of the arm, see sim/arm_file.py."""
+        if robot not in ARENAS:
+            raise unknown_name("robot of reach", robot, ARENAS)
+        self.name = f"reach/{robot}"
+        self.robot, self.arena, self.mjcf = robot_spec(robot), ARENAS[robot], mjcf or None
+        self.spec = reach_spec(self.robot)
+        self.randomization = _randomization(robot, self.arena, own=not mjcf)
 
     def model(self) -> mujoco.MjSpec:
-        """The scene with the hand made rigid."""
+        """The scene with the arm in it, its hand made rigid as its file draws it."""
         import mujoco
 
-        spec = mujoco.MjSpec.from_file(str(_SCENE))
-        for kind in (spec.keys, spec.equalities, spec.tendons):  # all of them concern the fingers
+        from ..arm_file import read_arm
+
+        scene, arm = mujoco.MjSpec.from_file(str(_SCENE)), read_arm(self.robot, self.mjcf)
+        for kind in (arm.keys, arm.equalities, arm.tendons, arm.sensors):  # they concern the fingers
             for element in list(kind):
-                spec.delete(element)
-        spec.delete(spec.actuator("gripper"))
-        for name in ("finger_joint1", "finger_joint2"):
-            spec.delete(spec.joint(name))
-        return spec
+                arm.delete(element)
+        for driven in (arm.actuators, arm.joints):
+            for element in [e for e in driven if e.name not in self.robot.joints]:
+                arm.delete(element)
+        scene.attach(arm, frame=scene.worldbody.add_frame(), prefix="")
+        camera = scene.camera("front")
+        camera.pos = self.arena.size * np.asarray(camera.pos)
+        return scene
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start near home, at rest, with a new target."""
-        n = FR3.num_joints
-        qpos = np.asarray(FR3.home) + START_SPREAD * (2.0 * key.uniform("start", n) - 1.0)
+        robot = self.robot
+        qpos = np.asarray(robot.home) + self.arena.spread * (2.0 * key.uniform("start", robot.num_joints) - 1.0)
         qpos = np.clip(qpos, self.spec.actions[0].low, self.spec.actions[0].high)
-        tool_pos, _ = forward_kinematics(FR3, qpos)
+        tool_pos, _ = forward_kinematics(robot, qpos)
         memory = {
-            "target_pos": sample_target(key.uniform("target", 3)),
+            "target_pos": sample_target(key.uniform("target", 3), robot.name),
             "tool_pos": tool_pos,
             "held": np.zeros(len(qpos), np.int64),
         }
@@ -127,11 +142,11 @@ class Reach:
             "target_error": state.target["arm"] - state.qpos,
             "target_pos": state.memory["target_pos"],
         }
-        return add_kinematics(readings, FR3)
+        return add_kinematics(readings, self.robot)
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row it has been at the target."""
-        tool_pos, _ = forward_kinematics(FR3, state.qpos)
+        tool_pos, _ = forward_kinematics(self.robot, state.qpos)
         target_pos, held = state.memory["target_pos"], state.memory["held"]
         near = _distance(tool_pos, target_pos) <= SUCCESS_RADIUS
         return {"target_pos": target_pos, "tool_pos": tool_pos, "held": (held + 1) * near}
@@ -150,6 +165,25 @@ class Reach:
     def success(self, state: State) -> Any:
         """The tool has been within SUCCESS_RADIUS at each of the last SUCCESS_STEPS control steps."""
         return state.memory["held"] >= SUCCESS_STEPS
+
+
+def _randomization(robot: str, arena: Arena, own: bool) -> Randomization:
+    """own: whether the model is Poise's, whose links have names to choose them by."""
+    hand = (Term("hand_mass", "link_mass", "hand", range=(0.7, 1.3)),) if own else ()
+    return Randomization((
+        Term("link_mass", "link_mass", f"{robot}_link*" if own else "*", range=(0.7, 1.3)),
+        *hand,
+        Term("damping", "joint_damping", "*", range=(0.7, 1.3)),
+        Term("friction", "joint_friction", "*", range=(0.0, arena.friction), operation="add"),
+        Term("armature", "joint_armature", "*", range=(0.7, 1.3)),
+        Term("gain", "actuator_gain", "*", range=(0.7, 1.3)),
+        Term("gain_damping", "actuator_damping", "*", range=(0.7, 1.3)),
+        Term("payload", "payload", "tool", range=(0.0, arena.payload), operation="set"),
+        Term("latency", "action_latency", range=(0.0, 0.08), operation="set"),
+        Term("joint_pos_noise", "joint_pos_noise", "*", range=(0.0002, 0.0008), operation="set"),
+        Term("joint_pos_bias", "joint_pos_bias", "*", distribution="normal", mean=0.0, std=0.002, operation="set"),
+        Term("joint_vel_noise", "joint_vel_noise", "*", range=(0.005, 0.015), operation="set"),
+    ))  # fmt: skip
 
 
 def _distance(a: Any, b: Any) -> Any:

@@ -19,7 +19,7 @@ from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, read_policy, write_policy
 from poise.real_robot.deploy import deploy
 from poise.robots import FR3
-from poise.sim.tasks.reach import TARGET_HIGH, TARGET_LOW, Reach, reach_spec
+from poise.sim.tasks.reach import ARENAS, Reach, reach_spec
 
 TWIN = "twin:fr3?latency=0.04&mass=1.1&damping=1.1&friction=1.1&gain=0.9"
 
@@ -54,7 +54,7 @@ def test_a_deployment_counts_records_and_sums_up(policy_path, tmp_path):
             expected = near - 2 * d - 0.01 * (episode["actions"] ** 2).sum(1)
             np.testing.assert_allclose(episode["rewards"], expected, atol=2e-3)
         assert np.unique(targets, axis=0).shape == (3, 3)
-        assert (np.array(targets) >= TARGET_LOW).all() and (np.array(targets) <= TARGET_HIGH).all()
+        assert (np.array(targets) >= ARENAS["fr3"].low).all() and (np.array(targets) <= ARENAS["fr3"].high).all()
 
 
 def test_the_same_seed_repeats_a_deployment_and_another_does_not(policy_path):

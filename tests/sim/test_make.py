@@ -10,18 +10,18 @@ import torch
 from poise.errors import UsageError
 from poise.sim.make import load_task, make
 from poise.sim.randomization import Randomization
-from poise.sim.tasks.reach import RANDOMIZATION
+from poise.sim.tasks.reach import Reach
 
 
 def test_a_native_task_is_made_by_its_name():
     env = make("reach/fr3", num_envs=3, seed=0, randomize="default", threads=1)
-    assert env.num_envs == 3 and env.spec.robot == "fr3" and env.randomization == RANDOMIZATION
+    assert env.num_envs == 3 and env.spec.robot == "fr3" and env.randomization == Reach().randomization
     assert env.reset(0)["state"].shape == (3, 27)
     assert env.step(torch.zeros(3, 7)).reward.shape == (3,)
 
 
 def test_randomization_comes_by_name_file_or_value(tmp_path):
-    some = Randomization(RANDOMIZATION.terms[:2])
+    some = Randomization(Reach().randomization.terms[:2])
     path = tmp_path / "dr.json"
     path.write_text(json.dumps(some.to_json()))
     for given in (some, path, str(path), some.to_json()):
@@ -36,7 +36,7 @@ def test_a_gymnasium_id_is_made_by_the_adapter():
     assert env.reset(3)["state"].shape == (2, 4)
     env.close()
     with pytest.raises(UsageError, match="gym:CartPole-v1 cannot be randomized"):
-        make("gym:CartPole-v1", randomize=RANDOMIZATION)
+        make("gym:CartPole-v1", randomize=Reach().randomization)
 
 
 def test_a_task_of_your_own_is_made_from_a_module_outside(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""reach/fr3: what it rewards, where its targets are, and that one code serves every array library."""
+"""reach/ROBOT: what it rewards, where its targets are, and that one code serves every array library."""
 
 import subprocess
 import sys
@@ -8,51 +8,50 @@ import numpy as np
 import pytest
 import torch
 
+from poise.errors import UsageError
 from poise.kinematics import forward_kinematics
-from poise.robots import FR3
+from poise.robots import FR3, ROBOTS
 from poise.sim.make import make
 from poise.sim.task import Key, State
-from poise.sim.tasks.reach import (
-    RANDOMIZATION,
-    SUCCESS_RADIUS,
-    SUCCESS_STEPS,
-    TARGET_HIGH,
-    TARGET_LOW,
-    Reach,
-    sample_target,
-)
+from poise.sim.tasks.reach import ARENAS, SUCCESS_RADIUS, SUCCESS_STEPS, Reach, sample_target
 from tests.conformance import check_vec_env
 
 TASK = Reach()
+EVERY = pytest.mark.parametrize("name", ROBOTS)
 
 
-@pytest.mark.parametrize("randomize", ["none", "default"])
-def test_the_contract_of_a_vec_env_holds(randomize):
-    check_vec_env(lambda n: make("reach/fr3", n, randomize=randomize), longest=120)
+@pytest.mark.parametrize(("name", "randomize"), [("fr3", "none"), *((name, "default") for name in ROBOTS)])
+def test_the_contract_of_a_vec_env_holds(name, randomize):
+    check_vec_env(lambda n: make(f"reach/{name}", n, randomize=randomize), longest=120)
 
 
-def test_targets_fill_a_box_of_the_promised_size():
-    box = np.subtract(TARGET_HIGH, TARGET_LOW)
-    assert (box >= np.array([0.4, 0.6, 0.4]) - 1e-12).all()
-    targets = sample_target(np.random.default_rng(0).random((2000, 3)))
-    assert (targets >= TARGET_LOW).all() and (targets <= TARGET_HIGH).all()
+@EVERY
+def test_targets_fill_a_box_of_the_promised_size(name):
+    arena, robot = ARENAS[name], ROBOTS[name]
+    box = np.subtract(arena.high, arena.low)
+    assert (box >= (arena.size if name != "fr3" else 1.0) * np.array([0.35, 0.6, 0.35]) - 1e-12).all()
+    targets = sample_target(np.random.default_rng(0).random((2000, 3)), name)
+    assert (targets >= arena.low).all() and (targets <= arena.high).all()
     assert (np.ptp(targets, axis=0) > 0.98 * box).all()
-    assert (np.greater(TARGET_LOW, FR3.workspace_low) & np.less(TARGET_HIGH, FR3.workspace_high)).all()
+    assert (np.greater(arena.low, robot.workspace_low) & np.less(arena.high, robot.workspace_high)).all()
 
 
-def test_every_target_can_be_reached_within_the_bounds_of_the_action():
+@EVERY
+def test_every_target_can_be_reached_within_the_bounds_of_the_action(name):
     """Damped least squares on a grid with all corners and edges of the box, from poses near home."""
-    axes = [np.linspace(low, high, 4) for low, high in zip(TARGET_LOW, TARGET_HIGH, strict=True)]
+    task, arena, robot = Reach(name), ARENAS[name], ROBOTS[name]
+    axes = [np.linspace(low, high, 4) for low, high in zip(arena.low, arena.high, strict=True)]
     goals = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    low, high = np.array(TASK.spec.actions[0].low), np.array(TASK.spec.actions[0].high)
-    q = np.tile(FR3.home, (len(goals), 1))
+    low, high = np.array(task.spec.actions[0].low), np.array(task.spec.actions[0].high)
+    q = np.tile(robot.home, (len(goals), 1))
     for _ in range(200):
-        here, _ = forward_kinematics(FR3, q)
-        jacobian = np.stack([forward_kinematics(FR3, q + 1e-5 * e)[0] - here for e in np.eye(7)], axis=-1) / 1e-5
+        here, _ = forward_kinematics(robot, q)
+        steps = 1e-5 * np.eye(robot.num_joints)
+        jacobian = np.stack([forward_kinematics(robot, q + step)[0] - here for step in steps], axis=-1) / 1e-5
         square = jacobian @ jacobian.transpose(0, 2, 1) + 1e-4 * np.eye(3)
         step = jacobian.transpose(0, 2, 1) @ np.linalg.solve(square, (goals - here)[..., None])
         q = np.clip(q + np.clip(step[..., 0], -0.1, 0.1), low, high)
-    distance = np.linalg.norm(forward_kinematics(FR3, q)[0] - goals, axis=-1)
+    distance = np.linalg.norm(forward_kinematics(robot, q)[0] - goals, axis=-1)
     assert distance.max() < 1e-4, goals[distance.argmax()]
 
 
@@ -126,14 +125,33 @@ def test_the_tool_of_the_model_is_the_tool_of_the_kinematics():
         np.testing.assert_allclose(data.site("tool").xpos, tool_pos, atol=1e-4)
 
 
-def test_the_hand_is_rigid_and_every_joint_has_its_servo():
-    model = TASK.model().compile()
-    assert (model.nq, model.nv, model.nu, model.neq) == (7, 7, 7, 0)
-    assert [model.actuator(i).name for i in range(7)] == list(FR3.joints)
+@EVERY
+def test_the_hand_is_rigid_and_every_joint_has_its_servo(name):
+    robot, model = ROBOTS[name], Reach(name).model().compile()
+    n = robot.num_joints
+    assert (model.nq, model.nv, model.nu, model.neq, model.nsensor) == (n, n, n, 0, 0)
+    assert [model.joint(i).name for i in range(n)] == [model.actuator(i).name for i in range(n)] == list(robot.joints)
+
+
+def test_reach_fr3_is_the_task_that_it_was():
+    """A rollout's rewards under random dynamics, recorded before other arms learned to reach."""
+    env = make("reach/fr3", 2, randomize="default", threads=1)
+    env.reset(0)
+    generator, total = torch.Generator().manual_seed(0), np.zeros(2)
+    for _ in range(30):
+        total += env.step(2 * torch.rand(2, 7, generator=generator) - 1).reward.double().numpy()
+    np.testing.assert_allclose(total, [-28.185669720172882, -20.161423325538635], rtol=1e-5)
+
+
+def test_an_arm_that_nobody_drew_a_box_for_is_answered_with_those_there_are():
+    with pytest.raises(UsageError, match="unknown robot of reach 'ur5'; did you mean ur5e"):
+        Reach("ur5")
+    with pytest.raises(UsageError, match="unknown task 'reach/ur5'; did you mean reach/ur5e"):
+        make("reach/ur5")
 
 
 def test_the_default_randomization_covers_what_it_must():
-    assert {t.what for t in RANDOMIZATION.terms} >= {
+    assert {t.what for t in TASK.randomization.terms} >= {
         "link_mass", "joint_friction", "joint_damping", "joint_armature", "actuator_gain", "payload",
         "action_latency", "joint_pos_noise", "joint_pos_bias", "joint_vel_noise",
     }  # fmt: skip
@@ -152,24 +170,26 @@ def test_the_goal_rules_load_neither_torch_nor_mujoco():
     assert result.returncode == 0, result.stderr
 
 
-def test_the_arm_holds_its_pose_under_zero_actions():
-    env = make("reach/fr3", 8, randomize="default", threads=1)
+@EVERY
+def test_the_arm_holds_its_pose_under_zero_actions(name):
+    env = make(f"reach/{name}", 8, randomize="default", threads=1)
     env.reset(0)
     start = env.state.qpos.copy()
     for _ in range(40):
-        env.step(torch.zeros(8, 7))
+        env.step(torch.zeros(8, env.spec.action_dim))
     assert np.abs(env.state.qpos - start).max() < 0.05
 
 
-def test_a_jacobian_controller_succeeds_from_what_the_policy_sees():
+@EVERY
+def test_a_jacobian_controller_succeeds_from_what_the_policy_sees(name):
     """The task can be solved under its default randomization, from observations alone, within its limits."""
-    env = make("reach/fr3", 64, randomize="default", threads=1)
+    robot, env = ROBOTS[name], make(f"reach/{name}", 64 if name == "fr3" else 32, randomize="default", threads=1)
     part = env.spec.slices()
     step, obs = None, env.reset(1)["state"].double().numpy()
     for _ in range(env.max_episode_steps):
         q = obs[:, part["joint_pos"]] + obs[:, part["target_error"]]  # the last target, which the next one adds to
-        here = forward_kinematics(FR3, q)[0]
-        jacobian = np.stack([forward_kinematics(FR3, q + 1e-5 * e)[0] - here for e in np.eye(7)], axis=-1) / 1e-5
+        here, steps = forward_kinematics(robot, q)[0], 1e-5 * np.eye(robot.num_joints)
+        jacobian = np.stack([forward_kinematics(robot, q + step)[0] - here for step in steps], axis=-1) / 1e-5
         square = jacobian @ jacobian.transpose(0, 2, 1) + 1e-3 * np.eye(3)
         error = (obs[:, part["target_pos"]] - here)[..., None]
         wanted = (jacobian.transpose(0, 2, 1) @ np.linalg.solve(square, error))[..., 0]
