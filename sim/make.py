@@ -148,7 +148,7 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
     if randomize == "adr":
         from .adr import adaptive
 
-        return adaptive(task.randomization)
+        return adaptive(task.randomization or Randomization())
     if randomize == "default":
         return task.randomization if task else Randomization()
     return Randomization.load(os.fspath(randomize))
