@@ -145,12 +145,13 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
         return Randomization.from_json(randomize)
     if randomize == "none":
         return Randomization()
-    if randomize == "adr":
+    if randomize in ("default", "adr"):
+        terms = task.randomization if task else Randomization()
+        if randomize == "default":
+            return terms
         from .adr import adaptive
 
-        return adaptive(task.randomization or Randomization())
-    if randomize == "default":
-        return task.randomization if task else Randomization()
+        return adaptive(terms)
     return Randomization.load(os.fspath(randomize))
 
 
