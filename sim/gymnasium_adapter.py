@@ -86,13 +86,14 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
 
 
 def worlds_of(first: gymnasium.Env, call: EnvCall, num_envs: int, workers: int, name: str, seed: int,
-              prefix: str = "gym") -> GymVecEnv:  # fmt: skip
+              prefix: str = "gym", max_episode_steps: int = 0) -> GymVecEnv:  # fmt: skip
     """N worlds like `first`, which `call` makes: in this process, or in `workers` others."""
     full = f"{prefix}:{name}"
     try:
         groups = Groups(first.observation_space, full, first.metadata.get("history", 1), hides_place(name))
         action_term(first.action_space, full)
-        limit, control_dt = (first.spec and first.spec.max_episode_steps) or 0, _control_dt(first)
+        limit = max_episode_steps or (first.spec and first.spec.max_episode_steps) or 0
+        control_dt = _control_dt(first)
         if workers:
             worlds = WorkerWorlds(call, first, num_envs, workers, full)
             first.close()

@@ -6,12 +6,17 @@ what stands in ours. No torch is loaded here.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
+import io
 import json
+import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -20,6 +25,8 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from ..errors import UsageError
 from .gymnasium_envs import register
 from .worlds import EnvCall
+
+_log = logging.getLogger("poise.sim")
 
 # Ids of well-known packages by their beginning: (what pip installs, the module that registers them).
 PACKAGES = {
@@ -45,7 +52,16 @@ def register_id(id: str) -> None:
         register()
     module = next((m for prefix, (_, m) in PACKAGES.items() if id.startswith(prefix)), None)
     if module and id not in gymnasium.registry and importlib.util.find_spec(module):
-        gymnasium.register_envs(importlib.import_module(module))
+        gymnasium.register_envs(import_quietly(module))
+
+
+def import_quietly(module: str) -> ModuleType:
+    """The module, without the notices that it prints; they are logged for those who debug."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        imported = importlib.import_module(module)
+    if said.getvalue():
+        _log.debug("%s says: %s", module, said.getvalue().strip())
+    return imported
 
 
 def make_env(id: str, arguments: Mapping[str, Any], spec: Mapping[str, Any] | None = None) -> gymnasium.Env:
@@ -53,6 +69,8 @@ def make_env(id: str, arguments: Mapping[str, Any], spec: Mapping[str, Any] | No
 
     spec: what the registry of another process holds of it, as `sendable` says it; by default ours is asked.
     """
+    if spec is not None and (module := str(spec["entry_point"]).partition(":")[0].partition(".")[0]) not in sys.modules:
+        import_quietly(module)
     # GymVecEnv checks every action itself
     return gymnasium.make(id if spec is None else _spec(spec), disable_env_checker=True, **arguments)
 

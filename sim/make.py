@@ -5,6 +5,7 @@
     gym:HalfCheetah-v5      any Gymnasium id, through sim/gymnasium_adapter.py
     gym:ALE/Pong-v5?…       an Atari game, with the options of sim/atari.py
     robosuite:Lift/Panda    a robosuite task, TASK/ROBOT, with the options of sim/robosuite_adapter.py
+    dmc:cartpole-swingup    a task of dm_control's suite, through sim/dmc_adapter.py
     py:module:attribute     a task of your own: the attribute, called with the options, returns a Task
 
 Importing this file loads neither torch nor mujoco.
@@ -96,8 +97,16 @@ def _robosuite(name: str, num_envs: int, seed: int, randomize: Randomize, thread
     return make_robosuite(name.removeprefix("robosuite:"), num_envs, seed, randomization_of(randomize))
 
 
+def _dmc(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
+    from .dmc_adapter import make_dmc
+
+    return make_dmc(name.removeprefix("dmc:"), num_envs, seed)
+
+
 # what precedes the colon -> a function of make's arguments
-ADAPTERS: dict[str, Callable[[str, int, int, Randomize, int, bool], VecEnv]] = {"gym": _gym, "robosuite": _robosuite}
+ADAPTERS: dict[str, Callable[[str, int, int, Randomize, int, bool], VecEnv]] = {
+    "gym": _gym, "robosuite": _robosuite, "dmc": _dmc,
+}  # fmt: skip
 
 
 def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "none", threads: int = 0,

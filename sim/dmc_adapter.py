@@ -1,0 +1,62 @@
+"""dm_control's suite as a VecEnv: `dmc:cartpole-swingup`, `dmc:ball_in_cup-catch?time_limit=5&workers=4`.
+
+DOMAIN-TASK as dm_control calls them, and options after the question mark:
+
+    time_limit    length of an episode [s], by default the task's own
+    workers       processes that step the worlds, by default none but this one
+
+The environment is sim/dmc_env.py's; saving, replaying and checking is sim/gymnasium_adapter.py's. This file loads
+dm_control only when a task is made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from ..address import split_options, without_workers
+from ..errors import UsageError, unknown_name
+from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
+from .worlds import EnvCall
+
+OPTIONS = ("time_limit", "workers")
+
+
+def make_dmc(name: str, num_envs: int, seed: int = 0) -> GymVecEnv:
+    """N worlds of DOMAIN-TASK?options.
+
+    Raises:
+        UsageError: an unknown task or option, or dm_control is not installed.
+    """
+    require_worlds(num_envs, f"dmc:{name}")
+    bare, workers = without_workers(name)
+    plain, options = split_options(bare)
+    if not importlib.util.find_spec("dm_control"):
+        raise UsageError(f"dmc:{name} needs dm_control: pip install 'poise[dmc]'")
+    from .dmc_env import DmcEnv, suite
+
+    tasks = {f"{domain}-{task}": (domain, task) for domain, task in suite().ALL_TASKS}
+    if plain not in tasks:
+        raise unknown_name("task of dm_control's suite", plain, tasks)
+    for option in options:
+        if option not in OPTIONS:
+            raise unknown_name("option of a dm_control task", option, OPTIONS)
+    domain, task = tasks[plain]
+    call = EnvCall("poise.sim.dmc_env:DmcEnv",
+                   {"domain": domain, "task": task, "time_limit": _seconds(options.get("time_limit"))})  # fmt: skip
+    first = call()
+    assert isinstance(first, DmcEnv)
+    return worlds_of(
+        first, call, num_envs, workers, bare, seed, prefix="dmc", max_episode_steps=first.max_episode_steps
+    )
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1e6:
+        raise UsageError(f"time_limit={text}: expected a number of seconds above 0")
+    return value
