@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any
 
 import mujoco
@@ -22,7 +21,7 @@ from ..errors import UsageError, unknown_name
 from .engine import FULL_STATE, Engine
 
 _AFTERWARDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # computed by mj_rnePostConstraint alone
-_BLOCK = 4  # worlds that a thread takes at a time: contacts make some worlds slower than others
+_LARGEST_BLOCK = 8  # worlds that a thread takes at a time: contacts make some worlds slower than others
 
 
 class SteppingEngine(Engine):
@@ -43,27 +42,35 @@ class SteppingEngine(Engine):
         extra = {name: np.empty_like(values) for name, values in self.extra.items()}
         held = (ctrl == ctrl[:, :1]).all(axis=(1, 2)).tolist()  # one command for the whole period: one call of mj_step
 
-        def step(thread: _Thread, world: int) -> None:
-            model, data = self.models[world], thread.data
-            mujoco.mj_setState(model, data, before[world], FULL_STATE)
-            thread.warmstart.fill(0.0)
-            if held[world]:
-                thread.ctrl[:] = ctrl[world, 0]
-                mujoco.mj_step(model, data, nstep=self.num_substeps)
-            else:
-                for command in ctrl[world]:
-                    thread.ctrl[:] = command
-                    mujoco.mj_step(model, data)
-            if self._after:
-                mujoco.mj_rnePostConstraint(model, data)
-            mujoco.mj_getState(model, data, after[world], FULL_STATE)
-            for name, view in thread.views.items():
-                extra[name][world] = view
-            if data.warning.number.any():
-                after[world, 0] = before[world, 0]  # this marks it as broken
-                mujoco.mj_resetData(model, data)  # nothing of it reaches the next world
+        def step(thread: _Thread, worlds: range) -> None:
+            data, copies = thread.data, [(extra[name], view) for name, view in thread.views.items()]
+            for world in worlds:
+                model = self.models[world]
+                mujoco.mj_setState(model, data, before[world], FULL_STATE)
+                thread.warmstart.fill(0.0)
+                if held[world]:
+                    thread.ctrl[:] = ctrl[world, 0]
+                    mujoco.mj_step(model, data, self.num_substeps)
+                else:
+                    for command in ctrl[world]:
+                        thread.ctrl[:] = command
+                        mujoco.mj_step(model, data)
+                if self._after:
+                    mujoco.mj_rnePostConstraint(model, data)
+                mujoco.mj_getState(model, data, after[world], FULL_STATE)
+                for array, view in copies:
+                    array[world] = view
 
-        self._each(step)
+        def block(thread: _Thread, worlds: range) -> None:
+            step(thread, worlds)
+            if not thread.warned():
+                return
+            for world in worlds:  # once more, one by one, to know which: nothing of a broken one reaches the next
+                step(thread, range(world, world + 1))
+                if thread.warned():
+                    after[world, 0] = before[world, 0]  # marks it as broken
+
+        self._each(block)
         self.extra = extra
         return after
 
@@ -91,20 +98,19 @@ class SteppingEngine(Engine):
         mujoco.mj_resetData(self.model, thread.data)
         self.extra = fresh
 
-    def _each(self, do: Callable[[_Thread, int], None]) -> None:
-        """Call `do` for every world, on every thread at once."""
-        if self._pool is None:
-            for world in range(self.num_envs):
-                do(self._threads[0], world)
-            return
-        blocks = count(0, _BLOCK)  # the next one is taken under the interpreter lock: nobody gets the same
+    def _each(self, do: Callable[[_Thread, range], None]) -> None:
+        """Call `do` for all worlds, a block at a time, on every thread at once."""
+        size = max(1, min(_LARGEST_BLOCK, self.num_envs // (4 * self.threads)))
+        blocks = iter([range(i, min(i + size, self.num_envs)) for i in range(0, self.num_envs, size)])
 
         def work(thread: _Thread) -> None:
-            while (first := next(blocks)) < self.num_envs:
-                for world in range(first, min(first + _BLOCK, self.num_envs)):
-                    do(thread, world)
+            for worlds in blocks:  # the interpreter lock sees to it that nobody gets the same
+                do(thread, worlds)
 
-        list(self._pool.map(work, self._threads))
+        if self._pool is None:
+            work(self._threads[0])
+        else:
+            list(self._pool.map(work, self._threads))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "extra": {name: values.copy() for name, values in self.extra.items()}}
@@ -127,6 +133,13 @@ class _Thread:
     def __init__(self, data: mujoco.MjData, reads: tuple[str, ...]):
         self.data, self.views = data, _fields(data, reads)
         self.ctrl, self.warmstart = data.ctrl, data.qacc_warmstart
+
+    def warned(self) -> bool:
+        """Whether MuJoCo warned since this was last asked; then everything in the data is made new."""
+        if not (warned := bool(self.data.warning.number.any())):
+            return False
+        mujoco.mj_resetData(self.data.model, self.data)
+        return warned
 
 
 def _fields(data: mujoco.MjData, reads: tuple[str, ...]) -> dict[str, np.ndarray]:

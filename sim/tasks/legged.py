@@ -90,8 +90,7 @@ class Ant(Legged):
         return 5e-4 * array_namespace(force).sum(force * force, axis=(1, 2))
 
     def _contact_force(self, state: State) -> Any:
-        force = state.extra["cfrc_ext"]
-        return array_namespace(force).clip(force, -1.0, 1.0)  # (N, bodies, 6)
+        return state.extra["cfrc_ext"].clip(-1.0, 1.0)  # (N, bodies, 6)
 
 
 class Humanoid(Legged):
@@ -133,5 +132,4 @@ class Humanoid(Legged):
 
     def contact_cost(self, state: State) -> Any:
         force = state.extra["cfrc_ext"]
-        xp = array_namespace(force)
-        return xp.clip(5e-7 * xp.sum(force * force, axis=(1, 2)), None, 10.0)
+        return (5e-7 * array_namespace(force).sum(force * force, axis=(1, 2))).clip(None, 10.0)

@@ -57,8 +57,8 @@ class InvertedDoublePendulum(GymnasiumTask):
             "cart_pos": state.qpos[:, :1],
             "sin": xp.sin(state.qpos[:, 1:]),
             "cos": xp.cos(state.qpos[:, 1:]),
-            "velocity": xp.clip(state.qvel, -10.0, 10.0),
-            "stop_force": xp.clip(state.extra["qfrc_constraint"][:, :1], -10.0, 10.0),
+            "velocity": state.qvel.clip(-10.0, 10.0),
+            "stop_force": state.extra["qfrc_constraint"][:, :1].clip(-10.0, 10.0),
         }
 
     def reward(self, state: State, action: Any) -> Any:

@@ -35,7 +35,7 @@ class Runner(GymnasiumTask):
     def observe(self, state: State) -> dict[str, Any]:
         velocity = state.qvel
         if self.fastest:
-            velocity = array_namespace(velocity).clip(velocity, -self.fastest, self.fastest)
+            velocity = velocity.clip(-self.fastest, self.fastest)
         return {"position": state.qpos[:, self.hidden :], "velocity": velocity}
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:

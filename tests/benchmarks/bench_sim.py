@@ -1,17 +1,23 @@
-"""The CPU engine against physics alone and against Gymnasium, on HalfCheetah's model; and reach/fr3.
+"""What an environment step costs: our engines against physics alone, other vector environments, and themselves.
 
-`python tests/benchmarks/bench_sim.py [seconds]` prints a table; `poise bench sim` shows the same rows.
-One thread, CPU-seconds, actions drawn beforehand for every side. All sides run one short round after the
-other, so that a busy or throttled machine slows them alike; a row gives the median of the rounds' ratios.
+`poise bench sim [--only NAME] [--seconds S]` prints a table; so does this file by itself. CPU-seconds on one thread,
+actions drawn beforehand for every side. The two sides of a row run short rounds in turn in a process of their own, so
+that a busy or throttled machine slows them alike; a row gives the median of the rounds' ratios. Only the row about two
+threads uses the clock on the wall, and the best round of either side.
+
+Legend: N worlds, S substeps, T steps.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -20,151 +26,195 @@ import numpy as np
 import torch
 from mujoco.rollout import Rollout
 
-from poise.sim.make import make
-from poise.sim.randomization import Randomization, Term
-from poise.sim.task import Key, State
+from poise.errors import UsageError, unknown_name
+from poise.sim.make import load_task, make
 from poise.sim.task_env import TaskEnv
-from poise.spec import ActionTerm, ObsTerm, Spec
 
-_MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
-_NAMES = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
-_DT, _SUBSTEPS = 0.01, 5
+_CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
+Side = Callable[[int], float]  # takes about that many environment steps, gives environment steps a second
 
 
-class HalfCheetah:
-    """Gymnasium's HalfCheetah-v5 as a Task: forward speed minus a cost of control, 1000 steps."""
+@dataclass(frozen=True)
+class Pair:
+    """Two sides, and what the ratio of their rates should be at least."""
 
-    name = "bench/half_cheetah"
-    physics_dt = _DT
-    max_episode_steps = 1000
-    randomization = Randomization((
-        Term("mass", "link_mass", "*", range=(0.7, 1.3)),
-        Term("friction", "geom_friction", "*", range=(0.7, 1.3)),
-        Term("damping", "joint_damping", _NAMES, range=(0.7, 1.3)),
-    ))  # fmt: skip
-    spec = Spec(
-        {"state": (ObsTerm("position", (8,)), ObsTerm("velocity", (9,)))},
-        (ActionTerm("motors", "control", _NAMES, low=(-1.0,) * 6, high=(1.0,) * 6),),
-        control_dt=_DT * _SUBSTEPS,
-    )
-
-    def model(self) -> mujoco.MjSpec:
-        return mujoco.MjSpec.from_file(str(_MODEL))
-
-    def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-        u = key.uniform("start", 18)
-        return 0.2 * u[:, :9] - 0.1, 0.2 * u[:, 9:] - 0.1, {"x": 0.2 * u[:, 0] - 0.1, "speed": np.zeros(len(u))}
-
-    def observe(self, state: State) -> dict[str, Any]:
-        return {"position": state.qpos[:, 1:], "velocity": state.qvel}
-
-    def advance(self, state: State, action: Any) -> dict[str, Any]:
-        x = state.qpos[:, 0].copy()
-        return {"x": x, "speed": (x - state.memory["x"]) / (_DT * _SUBSTEPS)}
-
-    def reward(self, state: State, action: Any) -> Any:
-        return state.memory["speed"] - 0.1 * np.einsum("na,na->n", action, action)
-
-    def terminated(self, state: State) -> Any:
-        return state.memory["x"] != state.memory["x"]  # never
-
-    def success(self, state: State) -> Any:
-        return self.terminated(state)
+    what: str
+    ours: Callable[[], Side]
+    against: str
+    theirs: Callable[[], Side]
+    bar: float | None  # None: for information
+    steps: int  # environment steps of one round of either side
+    wall: bool = False
 
 
-Side = Callable[[int], float]  # runs about that many vector steps, gives environment steps a CPU-second
-
-
-def _env_side(env: Any) -> Side:
+def env_side(name: str, worlds: int, randomize: str = "none", threads: int = 1, clock: Any = time.process_time) -> Side:
+    """Our worlds under random actions, resets included."""
+    env = make(name, worlds, 0, randomize, threads=threads)
     generator = torch.Generator().manual_seed(0)
-    actions = [torch.rand(env.num_envs, env.spec.action_dim, generator=generator) * 2 - 1 for _ in range(256)]
+    actions = [torch.rand(worlds, env.spec.action_dim, generator=generator) * 2 - 1 for _ in range(256)]
     env.reset(0)
-
-    def run(count: int) -> float:
-        start = time.process_time()
-        for i in range(count):
-            env.step(actions[i % 256])
-        return env.num_envs * count / (time.process_time() - start)
-
-    return run
+    return _timed(lambda i: env.step(actions[i % 256]), worlds, clock)
 
 
-def _physics_side(worlds: int) -> Side:
-    """mujoco.rollout on randomized models of its own: nothing but the physics of the same control periods."""
-    env = TaskEnv(HalfCheetah(), worlds, HalfCheetah.randomization, threads=1)
-    env.reset(0)
-    models, data = env.engine.models, [mujoco.MjData(env.engine.model)]
-    start_state, pool = env.engine.state.copy(), Rollout(nthread=0)
-    ctrl = np.random.default_rng(0).uniform(-1, 1, (256, worlds, 1, 6)).repeat(_SUBSTEPS, axis=2)
-    trace = np.empty((worlds, _SUBSTEPS, start_state.shape[1]))
-    state, steps = start_state, 0
+def physics_side(name: str, worlds: int) -> Side:
+    """mujoco.rollout over control periods that an env of ours went through: nothing but their physics.
 
-    def run(count: int) -> float:
-        nonlocal state, steps
-        start = time.process_time()
-        for i in range(count):
-            pool.rollout(models, data, state, ctrl[i % 256], skip_checks=True, nstep=_SUBSTEPS, state=trace)
-            steps += 1
-            state = start_state if steps % 1000 == 0 else trace[:, -1].copy()
-        return worlds * count / (time.process_time() - start)
-
-    return run
-
-
-def _gymnasium_side(worlds: int) -> Side:
-    env = gymnasium.make_vec("HalfCheetah-v5", worlds, vectorization_mode="sync")
-    actions = np.random.default_rng(0).uniform(-1, 1, (256, worlds, 6)).astype(np.float32)
-    env.reset(seed=0)
-
-    def run(count: int) -> float:
-        start = time.process_time()
-        for i in range(count):
-            env.step(actions[i % 256])
-        return worlds * count / (time.process_time() - start)
-
-    return run
-
-
-def _cheetah_side(worlds: int) -> Side:
-    return _env_side(TaskEnv(HalfCheetah(), worlds, HalfCheetah.randomization, threads=1))
-
-
-def rows(seconds: float = 60.0, share: float = 1.0) -> list[dict[str, Any]]:
-    """The table, measured for about that long: one dict a line, JSON values only.
-
-    A round of a side is this share of an episode of all its worlds: 1 has every reset in it, once.
+    The states at their beginning and the commands are recorded beforehand, so that both sides simulate the same: worlds
+    left to themselves would lie on the ground where an env starts its episode again.
     """
-    sides: dict[str, tuple[Side, int]] = {  # and the control steps of an episode
-        "engine 64": (_cheetah_side(64), 1000),
-        "physics 64": (_physics_side(64), 1000),
-        "engine 8": (_cheetah_side(8), 1000),
-        "physics 8": (_physics_side(8), 1000),
-        "gymnasium 8": (_gymnasium_side(8), 1000),
-        "reach/fr3 64": (_env_side(make("reach/fr3", 64, randomize="none", threads=1)), 100),
-        "reach/fr3 randomized 64": (_env_side(make("reach/fr3", 64, randomize="default", threads=1)), 100),
+    task = load_task(name)
+    env = TaskEnv(task, worlds, task.randomization, threads=1)
+    env.reset(0)
+    generator = torch.Generator().manual_seed(0)
+    states, commands, path = [], [], env.commands.step
+
+    def recording(*args: Any) -> np.ndarray:
+        commands.append(path(*args).copy())
+        return commands[-1]
+
+    env.commands.step = recording
+    for _ in range(256):
+        states.append(env.engine.state.copy())
+        env.step(torch.rand(worlds, env.spec.action_dim, generator=generator) * 2 - 1)
+    models, data, pool = env.engine.models, [mujoco.MjData(env.engine.model)], Rollout(nthread=0)
+    substeps = env.engine.num_substeps
+    trace = np.empty((worlds, substeps, states[0].shape[1]))
+
+    def step(i: int) -> None:
+        pool.rollout(models, data, states[i % 256], commands[i % 256], control_spec=_CTRL, skip_checks=True,
+                     nstep=substeps, state=trace)  # fmt: skip
+
+    return _timed(step, worlds)
+
+
+def gymnasium_side(name: str, worlds: int) -> Side:
+    env = gymnasium.make_vec(name, worlds, vectorization_mode="sync")
+    env.reset(seed=0)
+    return _theirs(env, worlds, env.single_action_space.high[0], env.single_action_space.shape)
+
+
+def envpool_side(name: str, worlds: int) -> Side:
+    try:
+        import envpool  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UsageError("not installed: pip install envpool") from None
+    env = envpool.make_gymnasium(name, num_envs=worlds, num_threads=1, seed=0)
+    env.reset()
+    return _theirs(env, worlds, env.action_space.high[0], env.action_space.shape)
+
+
+def _theirs(env: Any, worlds: int, high: float, shape: Any) -> Side:
+    actions = np.random.default_rng(0).uniform(-high, high, (256, worlds, *shape)).astype(np.float32)
+    return _timed(lambda i: env.step(actions[i % 256]), worlds)
+
+
+def _timed(step: Callable[[int], Any], worlds: int, clock: Callable[[], float] = time.process_time) -> Side:
+    made = 0
+
+    def run(count: int) -> float:
+        nonlocal made
+        steps, start = max(1, count // worlds), clock()
+        for _ in range(steps):
+            step(made)
+            made += 1
+        return worlds * steps / (clock() - start)
+
+    return run
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+TASKS = {"HalfCheetah-v5": 64_000, "Ant-v5": 9_600, "Humanoid-v5": 9_600}  # environment steps of a round
+
+
+def physics_pair(name: str, worlds: int, bar: float) -> Pair:
+    return Pair(f"{name}, {worlds} randomized worlds", partial(env_side, name, worlds, "default"),
+                "physics alone", partial(physics_side, name, worlds), bar, TASKS[name] * worlds // 64)  # fmt: skip
+
+
+def peer_pair(name: str, peer: str, side: Callable[[str, int], Side], bar: float | None) -> Pair:
+    return Pair(f"{name}, 8 worlds, {peer}", partial(env_side, name, 8), f"{peer}(8)", partial(side, name, 8), bar,
+                TASKS[name] // 8)  # fmt: skip
+
+
+def randomization_pair(name: str, steps: int) -> Pair:
+    """Episodes of 64 worlds with all draws, and without any."""
+    return Pair(f"{name}, randomized", partial(env_side, name, 64, "default"), "not randomized",
+                partial(env_side, name, 64), 0.95, steps)  # fmt: skip
+
+
+def many_pair(name: str) -> Pair:
+    """Separate models crowd the processor's cache: a step may cost 1.4 times as much."""
+    return Pair(f"{name}, 4096 randomized worlds", partial(env_side, name, 4096, "default"), "16 of them",
+                partial(env_side, name, 16, "default"), round(1 / 1.4, 3), 4 * 4096)  # fmt: skip
+
+
+def threads_pair(name: str, steps: int) -> Pair:
+    side = partial(env_side, name, 64, "default", clock=time.perf_counter)
+    return Pair(f"{name}, two threads", partial(side, threads=2), "one thread, wall clock", partial(side, threads=1),
+                1.7, steps, wall=True)  # fmt: skip
+
+
+PAIRS = (
+    *(physics_pair(name, 64, 0.85) for name in TASKS),
+    physics_pair("HalfCheetah-v5", 8, 0.7),
+    *(peer_pair(name, "SyncVectorEnv", gymnasium_side, 1.0) for name in TASKS),
+    *(peer_pair(name, "EnvPool", envpool_side, None) for name in TASKS),
+    *(randomization_pair(name, steps) for name, steps in TASKS.items()),
+    randomization_pair("reach/fr3", 6400),
+    many_pair("HalfCheetah-v5"),
+    threads_pair("HalfCheetah-v5", 64_000),
+    threads_pair("Ant-v5", 9_600),
+)
+
+
+def rows(seconds: float = 30.0, only: str = "") -> list[dict[str, Any]]:
+    """The table, each pair measured for about that many seconds: one dict a line, JSON values only."""
+    chosen = [pair for pair in PAIRS if only in pair.what]
+    if not chosen:
+        raise unknown_name("benchmark", only, [pair.what for pair in PAIRS])
+    return [_in_own_process(pair, seconds) for pair in chosen]
+
+
+def _in_own_process(pair: Pair, seconds: float) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-P", __file__, "--row", pair.what, str(seconds)], stdout=subprocess.PIPE, text=True
+    )
+    last = (done.stdout.splitlines() or [f"the row {pair.what!r} ended with code {done.returncode}"])[-1]
+    if done.returncode != 0:
+        raise UsageError(last)
+    return json.loads(last)
+
+
+def measure(pair: Pair, seconds: float, share: float = 1.0) -> dict[str, Any]:
+    """One row; `share` of a round's steps makes it short."""
+    row: dict[str, Any] = {"what": pair.what, "against": pair.against, "bar": pair.bar}
+    try:
+        ours, theirs = pair.ours(), pair.theirs()
+    except UsageError as error:
+        return {**row, "passed": None, "note": str(error)}
+    steps = max(1, round(share * pair.steps))
+    ours(max(1, steps // 8)), theirs(max(1, steps // 8))  # first touches of memory are not what is measured
+    rates: list[tuple[float, float]] = []
+    deadline, least = time.monotonic() + seconds, 5 if pair.wall else 3
+    while time.monotonic() < deadline or len(rates) < least:
+        rates.append((ours(steps), theirs(steps)))
+    mine, other = zip(*rates, strict=True)
+    ratio = max(mine) / max(other) if pair.wall else statistics.median(a / b for a, b in rates)
+    return {
+        **row,
+        "steps_per_second": round(statistics.median(mine)),
+        "against_steps_per_second": round(statistics.median(other)),
+        "ratio": round(ratio, 3),
+        "passed": None if pair.bar is None else ratio >= pair.bar,
+        "rounds": len(rates),
     }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for side, _ in sides.values():  # first touches of memory are not what is measured
-        side(10)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline or len(rates["engine 64"]) < 3:
-        for name, (side, steps) in sides.items():
-            rates[name].append(side(max(1, round(share * steps))))
-    table = [_row("engine 64", "physics 64", 0.85, rates), _row("engine 8", "physics 8", 0.7, rates),
-             _row("engine 8", "gymnasium 8", 1.3, rates), _row("reach/fr3 64", None, None, rates),
-             _row("reach/fr3 randomized 64", None, None, rates)]  # fmt: skip
-    return table
-
-
-def _row(name: str, against: str | None, bar: float | None, rates: Mapping[str, list[float]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"what": name, "steps_per_cpu_second": round(statistics.median(rates[name]))}
-    if against is not None and bar is not None:
-        ratio = statistics.median(a / b for a, b in zip(rates[name], rates[against], strict=True))
-        row |= {"against": against, "against_steps_per_cpu_second": round(statistics.median(rates[against])),
-                "ratio": round(ratio, 3), "bar": bar, "passed": ratio >= bar}  # fmt: skip
-    return row | {"rounds": len(rates[name])}
 
 
 if __name__ == "__main__":
-    for line in rows(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0):
-        print("  ".join(f"{key}={value}" for key, value in line.items()))
+    torch.set_num_threads(1)
+    if sys.argv[1:2] == ["--row"]:
+        print(json.dumps(next(measure(pair, float(sys.argv[3])) for pair in PAIRS if pair.what == sys.argv[2])))
+    else:
+        for line in rows(float(sys.argv[1]) if len(sys.argv) > 1 else 30.0, *sys.argv[2:3]):
+            print("  ".join(f"{key}={value}" for key, value in line.items()))
