@@ -287,6 +287,22 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
         "init_alpha": 0.1,
         "project_weights": False,
     },
+    # 200 steps of the simulator cost a second: two updates for each, and few episodes of 500 steps to score
+    ("sac", "robosuite:Lift/Panda"): {
+        "num_envs": 4,
+        "steps": 40_000,
+        "discount": 0.98,
+        "learning_rate": 5e-4,
+        "tau": 0.01,
+        "updates": 8,
+        "learning_starts": 2_000,
+        "capacity": 100_000,
+        "init_alpha": 0.05,
+        "normalize_obs": True,
+        "norm": "layer",
+        "evaluations": 5,
+        "eval_episodes": 4,
+    },
     ("sac/pixels", "reach/planar"): {
         "steps": 40_000,
         "discount": 0.9,
