@@ -39,9 +39,14 @@ def film(
         draw = env.render
     else:
         env = make(task, 1, randomize=randomize, threads=1)
-        assert isinstance(env, TaskEnv)
-        renderer, worlds = Renderer(env.task), env
-        draw = lambda: renderer.world(worlds.state, 0)  # noqa: E731
+        if isinstance(env, TaskEnv):
+            renderer, worlds = Renderer(env.task), env
+            draw = lambda: renderer.world(worlds.state, 0)  # noqa: E731
+        else:
+            from ..sim.gymnasium_adapter import GymVecEnv
+
+            assert isinstance(env, GymVecEnv)
+            draw = env.render
     try:
         require_same_spec(policy.spec, env.spec, task)
         write_video(path, _frames(policy, env, draw, episodes, seed), fps=1.0 / env.spec.control_dt)

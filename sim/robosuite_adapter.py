@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..address import split_options
 from ..errors import UsageError, unknown_name
+from .dynamics import writable
 from .gymnasium_adapter import GymVecEnv
 from .randomization import Randomization
+from .whats import WHATS
 from .worlds import Worlds
 
 if TYPE_CHECKING:
@@ -37,11 +39,6 @@ ROBOTS = ("IIWA", "Jaco", "Kinova3", "Panda", "PandaDexLH", "PandaDexRH", "Sawye
 CONTROLLERS = ("OSC_POSE", "OSC_POSITION", "JOINT_POSITION", "JOINT_VELOCITY")
 PHYSICS_FREQ = 500  # [1/s] robosuite's macros.SIMULATION_TIMESTEP
 NEEDS = ("numba", "cv2", "PIL", "qpsolvers", "scipy", "termcolor")  # what robosuite imports
-NEVER = {  # kinds of randomization that are not a number of robosuite's model, and why not
-    "payload": "a body cannot be added to its model",
-    **dict.fromkeys(("joint_pos_noise", "joint_pos_bias", "joint_vel_noise"), "its observables are computed inside it"),
-    "action_latency": "its controllers run inside it",
-}
 
 
 def make_robosuite(name: str, num_envs: int, seed: int = 0, randomization: Randomization | None = None) -> GymVecEnv:
@@ -135,7 +132,10 @@ def _number(kind: type, name: str, text: str) -> Any:
 
 
 def _check(randomization: Randomization) -> None:
-    for term in randomization.terms:
-        if term.what in NEVER:
-            raise UsageError(f"randomization term {term.name!r}: {term.what} cannot be given to robosuite, since "
-                             f"{NEVER[term.what]}; masses, friction, damping, armature and gains can")  # fmt: skip
+    _, never = writable(randomization)
+    if never:
+        whats = {term.name: term.what for term in randomization.terms}
+        listed = ", ".join(f"{name!r} ({whats[name]})" for name in never)
+        known = ", ".join(name for name, what in WHATS.items() if what.family == "physics" and what.compiled)
+        raise UsageError(f"robosuite cannot be given the randomization terms {listed}: its controllers and observables "
+                         f"work inside it, and its model is complete; what can vary there: {known}")  # fmt: skip

@@ -37,7 +37,7 @@ from gymnasium import spaces
 
 from ..errors import unknown_name
 from ..spec import UNKNOWN, ActionTerm, ObsTerm, Spec
-from .dynamics import Dynamics
+from .dynamics import Dynamics, put
 from .randomization import Randomization
 
 LOGGER = "robosuite_logs"
@@ -191,7 +191,7 @@ class RobosuiteEnv(gymnasium.Env):
             self._scratch = mujoco.MjData(self.model)
         params = self._dynamics.draw(self._key, 0, 0)
         for field, values in self._dynamics.fields(params).items():
-            getattr(self.model, field)[...] = values[0]
+            put(self.model, field, values[0])
         if self._dynamics.needs_constants:
             mujoco.mj_setConst(self.model, self._scratch)
 
