@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..address import without_workers
 from ..errors import UsageError
 from ..keyed import Stream
 from ..sim.make import make
@@ -38,7 +39,7 @@ def film(
         env = make_gym(task.removeprefix("gym:"), 1, render_mode="rgb_array")
         draw = env.render
     else:
-        env = make(task, 1, randomize=randomize, threads=1)
+        env = make(without_workers(task)[0], 1, randomize=randomize, threads=1)
         if isinstance(env, TaskEnv):
             renderer, worlds = Renderer(env.task), env
             draw = lambda: renderer.world(worlds.state, 0)  # noqa: E731

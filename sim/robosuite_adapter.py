@@ -9,6 +9,7 @@ TASK/ROBOT, and options after the question mark:
     reward_scale     the reward of a solved step, 1
     hard_reset       whether every episode builds the model anew; by default where the model is drawn (Lift)
     camera           names of cameras, comma between them: 84 x 84 pictures
+    workers          processes that step the worlds; by default none but this one
 
 Episodes are those of sim/robosuite_env.py; saving, replaying and checking is sim/gymnasium_adapter.py's. This file
 loads robosuite only when a task is made.
@@ -21,13 +22,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..address import split_options
+from ..address import split_options, without_workers
 from ..errors import UsageError, unknown_name
 from .dynamics import writable
-from .gymnasium_adapter import GymVecEnv
+from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
 from .randomization import Randomization
 from .whats import WHATS
-from .worlds import Worlds
+from .worlds import EnvCall
 
 if TYPE_CHECKING:
     from .robosuite_env import RobosuiteEnv
@@ -37,6 +38,7 @@ TASKS = ("Door", "Lift", "NutAssembly", "NutAssemblyRound", "NutAssemblySingle",
          "Wipe")  # fmt: skip
 ROBOTS = ("IIWA", "Jaco", "Kinova3", "Panda", "PandaDexLH", "PandaDexRH", "Sawyer", "UR5e", "XArm7")
 CONTROLLERS = ("OSC_POSE", "OSC_POSITION", "JOINT_POSITION", "JOINT_VELOCITY")
+HORIZON = 500  # [steps]
 PHYSICS_FREQ = 500  # [1/s] robosuite's macros.SIMULATION_TIMESTEP
 NEEDS = ("numba", "cv2", "PIL", "qpsolvers", "scipy", "termcolor")  # what robosuite imports
 
@@ -47,28 +49,29 @@ def make_robosuite(name: str, num_envs: int, seed: int = 0, randomization: Rando
     Raises:
         UsageError: an unknown task, robot or option, or robosuite is not installed.
     """
-    plain, options = split_options(name)
+    require_worlds(num_envs, f"robosuite:{name}")
+    bare, workers = without_workers(name)
+    plain, options = split_options(bare)
     task, robot = _names(plain)
     given = _options(options)
     randomization = randomization or Randomization()
     _check(randomization)
-    if num_envs < 1:
-        raise UsageError(f"robosuite:{name}: num_envs must be at least 1, not {num_envs}")
     if not all(importlib.util.find_spec(module) for module in ("robosuite", *NEEDS)):
         raise UsageError("robosuite is not installed; it takes two commands: pip install 'poise[robosuite]'; "
                          "pip install --no-deps robosuite==1.5.2")  # fmt: skip
-    maker = partial(world, task, robot, given, randomization)
-    env = GymVecEnv(Worlds([maker] * num_envs), name=name, prefix="robosuite", seed=seed,
-                    max_episode_steps=given.get("horizon", 500))  # fmt: skip
+    arguments = {"task": task, "robot": robot, "options": given, "randomization": randomization.to_json()}
+    call = EnvCall("poise.sim.robosuite_adapter:make_world", arguments)
+    env = worlds_of(call(), call, num_envs, workers, bare, seed, prefix="robosuite")
+    env.max_episode_steps = given.get("horizon", HORIZON)
     env.randomization = randomization
     return env
 
 
-def world(task: str, robot: str, options: Mapping[str, Any], randomization: Randomization) -> RobosuiteEnv:
-    """One world; plain arguments, so that a worker process can be asked for it."""
+def make_world(task: str, robot: str, options: Mapping[str, Any], randomization: Mapping[str, Any]) -> RobosuiteEnv:
+    """One world; of plain arguments, so that a worker process can be asked for it."""
     from .robosuite_env import RobosuiteEnv, RobosuiteOptions
 
-    return RobosuiteEnv(task, robot, RobosuiteOptions(**options), randomization)
+    return RobosuiteEnv(task, robot, RobosuiteOptions(**options), Randomization.from_json(randomization))
 
 
 def _names(plain: str) -> tuple[str, str]:
@@ -96,7 +99,7 @@ def _options(texts: Mapping[str, str]) -> dict[str, Any]:
         "reward_shaping": _truth,
         "reward_scale": partial(_number, float),
         "hard_reset": _truth,
-        "camera": lambda name, text: tuple(text.split(",")),
+        "camera": lambda name, text: text.split(","),
     }
     for name in texts:
         if name not in read:

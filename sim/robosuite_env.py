@@ -25,7 +25,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,7 +91,7 @@ class RobosuiteOptions:
     reward_shaping: bool = True
     reward_scale: float = 1.0  # the reward of a solved step
     hard_reset: bool | None = None  # None: where the model itself is drawn
-    camera: tuple[str, ...] = ()  # names of cameras
+    camera: Sequence[str] = ()  # names of cameras
 
 
 class RobosuiteEnv(gymnasium.Env):

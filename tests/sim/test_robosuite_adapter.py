@@ -16,18 +16,21 @@ from conformance import check_vec_env
 from poise.errors import UsageError
 from poise.sim.make import make
 from poise.sim.randomization import Randomization, Term
-from poise.sim.robosuite_adapter import CONTROLLERS, ROBOTS, TASKS, make_robosuite, world
+from poise.sim.robosuite_adapter import CONTROLLERS, ROBOTS, TASKS, make_robosuite, make_world
 
-NONE = Randomization()
 MASS = Randomization((
     Term("cube", "link_mass", "cube_main", range=(2.0, 3.0)),
     Term("fall", "gravity", range=(0.9, 1.1)),
 ))  # fmt: skip
 
 
+def world(task, robot, options, randomization=None):
+    return make_world(task, robot, options, (randomization or Randomization()).to_json())
+
+
 @pytest.fixture(scope="module")
 def lift():
-    env = world("Lift", "Panda", {"hard_reset": False}, NONE)
+    env = world("Lift", "Panda", {"hard_reset": False})
     yield env
     env.close()
 
@@ -65,7 +68,7 @@ def same(a, b):
 
 def check_resets(task, robot="Panda", **options):
     """A used world that is reset equals a new one, also in what it does next."""
-    used, fresh = (world(task, robot, options, NONE) for _ in range(2))
+    used, fresh = (world(task, robot, options) for _ in range(2))
     used.reset(seed=11)
     for action in actions(used, 6):
         used.step(action)
@@ -92,7 +95,7 @@ def test_the_adapter_is_a_vec_env(options):
     "task, controller", [("Lift", "OSC_POSE"), ("Door", "JOINT_POSITION"), ("Wipe", "OSC_POSITION")]
 )
 def test_observations_and_rewards_are_robosuites_own_to_the_bit(task, controller):
-    ours, theirs = world(task, "Panda", {"controller": controller}, NONE), alone(task, controller)
+    ours, theirs = world(task, "Panda", {"controller": controller}), alone(task, controller)
     theirs.rng.bit_generator.state = np.random.PCG64(5).state
     theirs.hard_reset = task == "Lift"
     expected, (obs, _) = theirs.reset(), ours.reset(seed=5)
@@ -129,7 +132,7 @@ def test_every_arm_takes_every_controller(robot, controller):
 
 
 def test_the_size_of_lifts_cube_is_drawn_for_every_episode_unless_told_otherwise(lift):
-    rebuilt = world("Lift", "Panda", {}, NONE)
+    rebuilt = world("Lift", "Panda", {})
     sizes = []
     for env in (rebuilt, lift):
         for seed in (1, 2):
@@ -153,7 +156,7 @@ def test_which_object_an_episode_is_about_does_not_depend_on_the_process():
 
 
 def test_joint_velocity_follows_its_command():
-    env = world("Lift", "Panda", {"controller": "JOINT_VELOCITY", "hard_reset": False}, NONE)
+    env = world("Lift", "Panda", {"controller": "JOINT_VELOCITY", "hard_reset": False})
     env.reset(seed=0)
     action = np.zeros(8, np.float32)
     action[3] = 0.5  # of robosuite's 0.5 rad/s
@@ -164,6 +167,18 @@ def test_joint_velocity_follows_its_command():
     assert np.mean(speeds[10:]) == pytest.approx(0.25, abs=0.01)
     assert abs(env.data.joint("robot0_joint2").qvel[0]) < 0.02  # gravity is held
     env.close()
+
+
+def test_worker_processes_step_the_same_worlds():
+    runs = []
+    for workers in (0, 1):
+        env = make(f"robosuite:Lift/Panda?horizon=3&workers={workers}", 2)
+        first = env.reset(0)
+        steps = [env.step(torch.full((2, 7), 0.5)) for _ in range(4)]
+        runs.append([first["state"], *(s.obs["state"] for s in steps), *(s.reward for s in steps)])
+        assert env.max_episode_steps == 3 and env.spec.actions[0].name == "osc_pose"
+        env.close()
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
 def test_the_horizon_truncates():
@@ -205,9 +220,8 @@ def test_the_spec_names_every_slice():
 
 
 def test_nothing_is_printed_or_warned_of():
-    script = "from poise.sim.robosuite_adapter import world\nfrom poise.sim.randomization import Randomization\n" \
-             "import numpy as np\n" \
-             "env = world('Wipe', 'Panda', {}, Randomization())\n" \
+    script = "from poise.sim.robosuite_adapter import make_world\nimport numpy as np\n" \
+             "env = make_world('Wipe', 'Panda', {}, {'terms': []})\n" \
              "env.reset(seed=0)\n" \
              "[env.step(np.ones(6, np.float32)) for _ in range(8)]\n" \
              "env.close()\n"  # fmt: skip
@@ -251,7 +265,7 @@ def test_physics_is_randomized_by_the_key_of_the_episode(lift):
     assert all(2.0 * default <= mass <= 3.0 * default for mass in masses)
     rebuilt = world("Lift", "Panda", {"hard_reset": True}, MASS)
     rebuilt.reset(seed=1)
-    plain = world("Lift", "Panda", {"hard_reset": True}, NONE)
+    plain = world("Lift", "Panda", {"hard_reset": True})
     plain.reset(seed=1)
     factor = rebuilt.model.body("cube_main").mass[0] / plain.model.body("cube_main").mass[0]
     assert factor == pytest.approx(masses[0] / default)  # of the cube that was drawn
