@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from .errors import UsageError
 
@@ -22,6 +22,12 @@ def split_options(address: str) -> tuple[str, dict[str, str]]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"option {twice[0]!r} stands twice in {address!r}")
     return head, dict(pairs)
+
+
+def with_option(address: str, name: str, value: str) -> str:
+    """The address with one more option, which takes the place of the same one in it."""
+    head, options = split_options(address)
+    return f"{head}?" + "&".join(f"{k}={quote(v, safe='/:')}" for k, v in {**options, name: value}.items())
 
 
 def without_workers(task: str) -> tuple[str, int]:

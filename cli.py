@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from .address import with_option
 from .errors import PoiseError, UsageError, unknown_name
 
 DESCRIPTION = """\
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("-h", "--help", action=_TrainHelp, nargs=0, help="this, or with ALGO every setting of it")
     p.add_argument("algorithm", nargs="?", metavar="ALGO", help="a recipe, from the list below; left out with --resume")
     p.add_argument("--task", help="reach/fr3, gym:ID for any Gymnasium environment, or py:module:attribute")
+    p.add_argument("--mjcf", metavar="FILE", help="another model of the task's arm, see docs/arms.md")
     p.add_argument("--num-envs", type=int, metavar="N", help="worlds stepped together")
     p.add_argument("--steps", type=int, metavar="N", help="environment steps over all worlds; the total when resuming")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the networks live")
@@ -108,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = add("eval", _eval, "score a policy on fresh episodes, or several as the seeds of one training", _EVAL_EXAMPLES)
     p.add_argument("policy", metavar="POLICY", nargs="+", help="a policy file, such as RUN/policy.safetensors")
     p.add_argument("--task", help="the task; by default the one it was trained on")
+    p.add_argument("--mjcf", metavar="FILE", help="another model of the task's arm, see docs/arms.md")
     p.add_argument("--episodes", type=int, metavar="N", help="episodes (100; with --grid its own)")
     p.add_argument("--seed", type=int, metavar="S", help="seed of starts and dynamics (1000; with --grid its own)")
     p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; by default as in training")
@@ -120,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = add("view", _view, "show a task, or a policy in it, in a web browser", _VIEW_EXAMPLES)
     p.add_argument("task", metavar="TASK", nargs="?", help="the task; by default the one --policy was trained on")
     p.add_argument("--policy", metavar="POLICY", help="a policy file; without one, random actions or your own")
+    p.add_argument("--mjcf", metavar="FILE", help="another model of the task's arm, see docs/arms.md")
     p.add_argument("--episodes", type=int, metavar="N", help="end after so many; by default Ctrl-C ends")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts and dynamics (0)")
     p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; none by default")
@@ -234,7 +238,8 @@ def _train(options) -> dict[str, Any]:
     flags = {k: v for k, v in flags.items() if v is not None}
     if options.resume:
         beyond = [f"--{k.replace('_', '-')}" for k in flags if k not in ("steps", "device")]
-        beyond += [f"--{k}" for k in ("config", "out", "task") if getattr(options, k)] + ["--set"] * bool(options.set)
+        beyond += [f"--{k}" for k in ("config", "out", "task", "mjcf") if getattr(options, k)]
+        beyond += ["--set"] * bool(options.set)
         if beyond:
             raise UsageError(f"--resume goes on with the run as it was; leave out {', '.join(beyond)}")
         from .policies.run_folder import read_config
@@ -254,13 +259,23 @@ def _train(options) -> dict[str, Any]:
         from .policies.train import train
 
         with Progress() as progress:
-            result = train(options.algorithm, options.task, options.out, settings=settings, progress=progress)
+            task = _with_mjcf(options.task, options.mjcf)
+            result = train(options.algorithm, task, options.out, settings=settings, progress=progress)
     print(f"trained {result.steps:,} steps in {result.seconds:.0f} s: {result.policy}")
     if result.eval is not None:
         _print_eval(result.eval.to_json())
     print(f"curves: {result.run_dir / 'curves.png'}\nnext:   poise eval {result.policy}")
     return {"run_dir": str(result.run_dir), "policy": str(result.policy), "steps": result.steps,
             "eval": result.eval.to_json() if result.eval else None}  # fmt: skip
+
+
+def _with_mjcf(task: str, mjcf: str | None) -> str:
+    """The task with another model of its arm, by its absolute path: a run may be resumed from another folder."""
+    if not mjcf:
+        return task
+    if ":" in task.partition("?")[0] and not task.startswith("py:"):
+        raise UsageError(f"--mjcf is another model of a native task's arm, and {task} is no native task")
+    return with_option(task, "mjcf", str(Path(mjcf).resolve()))
 
 
 def _config_settings(options) -> dict[str, Any]:
@@ -302,7 +317,7 @@ def _eval(options) -> dict[str, Any]:
             raise UsageError(f"{path} was trained on {other}, {options.policy[0]} on {task}: one score needs one task; "
                              f"name it with --task")  # fmt: skip
     trained = policies[0].provenance.get("randomize") if task == policies[0].provenance.get("task") else "default"
-    randomize = options.randomize or trained or "none"
+    randomize, task = options.randomize or trained or "none", _with_mjcf(task, options.mjcf)
     with Progress() as progress:
         ended = progress.episodes(episodes * len(policies))
         results = [evaluate(policy, task, episodes, seed, randomize, ended) for policy in policies]
@@ -331,8 +346,8 @@ def _eval_grid(options) -> dict[str, Any]:
     from .policies.grid import Grid
     from .policies.progress import Progress
 
-    if options.video or options.randomize or options.returns:
-        raise UsageError("--grid takes neither --video, --randomize nor --returns: the grid says what differs")
+    if options.video or options.randomize or options.returns or options.mjcf:
+        raise UsageError("--grid takes neither --video, --randomize, --mjcf nor --returns: the grid says what differs")
     grid = Grid.load(options.grid)
     wishes = {"episodes": options.episodes, "seed": options.seed}
     grid = replace(grid, **{name: value for name, value in wishes.items() if value is not None})
@@ -376,6 +391,7 @@ def _view(options) -> dict[str, Any]:
     task = options.task or (policy.provenance.get("task") if policy else None)
     if not task:
         raise UsageError("poise view needs a task, such as reach/fr3 or gym:HalfCheetah-v5, or --policy POLICY")
+    task = _with_mjcf(task, options.mjcf)
     return view(task, policy, seed=options.seed, episodes=options.episodes, host=options.host, port=options.port,
                 randomize=options.randomize or "none", name=options.policy or "")  # fmt: skip
 

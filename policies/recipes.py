@@ -11,6 +11,7 @@ from typing import Any
 
 from ..address import without_workers
 from ..errors import unknown_name
+from ..robots import ROBOTS
 from .settings import require, setting, with_changes
 
 
@@ -326,6 +327,10 @@ TASK_CHANGES: dict[tuple[str, str], Mapping[str, Any]] = {
     },
 }
 
+# the other arms reach with the settings of the FR3
+TASK_CHANGES.update({(name, f"reach/{robot}"): change for (name, task), change in TASK_CHANGES.items()
+                     if task == "reach/fr3" for robot in ROBOTS})  # fmt: skip
+
 
 def recipe(name: str, task: str | None = None, *changes: Mapping[str, Any]) -> Recipe:
     """The recipe `name` with the changes of `task`, then each of `changes`, applied in order.
@@ -336,9 +341,15 @@ def recipe(name: str, task: str | None = None, *changes: Mapping[str, Any]) -> R
     if name not in RECIPES:
         raise unknown_name("algorithm", name, RECIPES)
     result = RECIPES[name]()
-    for change in (TASK_CHANGES.get((name, without_workers(task or "")[0]), {}), *changes):
+    for change in (TASK_CHANGES.get((name, _plain(task or "")), {}), *changes):
         result = _changed(result, change, name)
     return result
+
+
+def _plain(task: str) -> str:
+    """The name that settings are kept under: without where worlds are stepped, and without a native task's options."""
+    task, _ = without_workers(task)
+    return task if ":" in task else task.partition("?")[0]
 
 
 def _changed(old: Recipe, change: Mapping[str, Any], name: str) -> Recipe:

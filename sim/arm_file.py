@@ -25,12 +25,14 @@ ASSETS = Path(__file__).parent / "assets"
 TOLERANCE = 0.002  # [m] between two models of one arm: of an axis at home, and of the tool anywhere
 _TURN = 0.01  # [rad] between two directions of one axis
 _POSES = 20  # random joint positions, besides home
+_BASE = "the base must stand at the origin, turned as docs/arms.md says"
 
 
-def read_arm(robot: RobotSpec, mjcf: str | None = None) -> mujoco.MjSpec:
+def read_arm(robot: RobotSpec, mjcf: str | None = None, gripper: bool = False) -> mujoco.MjSpec:
     """The arm's description, never compiled.
 
     mjcf: another file of the same arm. Floors and lights of its world are left out: scenes bring their own.
+    gripper: whether its gripper must be the RobotSpec's too, as where a policy moves it.
 
     Raises:
         UsageError: MuJoCo cannot read or compile the file, or it is another arm, with what differs.
@@ -43,6 +45,8 @@ def read_arm(robot: RobotSpec, mjcf: str | None = None) -> mujoco.MjSpec:
             spec.delete(element)
     _check_joints(mjcf, robot, spec)
     model = _compiled(mjcf, spec)
+    if gripper:
+        _check_gripper(mjcf, robot, model)
     _check_axes(mjcf, robot, model)
     if not any(site.name == "tool" for site in spec.sites):
         _add_tool(robot, spec, model)
@@ -96,6 +100,19 @@ def _check_joints(mjcf: str, robot: RobotSpec, spec: mujoco.MjSpec) -> None:
                              "so use <position> (a <general> one with biasprm[1] = -gainprm[0])")  # fmt: skip
 
 
+def _check_gripper(mjcf: str, robot: RobotSpec, model: mujoco.MjModel) -> None:
+    """The gripper's actuator is there, and takes the commands that the RobotSpec names."""
+    if (wanted := robot.gripper) is None:
+        return
+    names = [model.actuator(i).name for i in range(model.nu)]
+    if wanted.actuator not in names:
+        raise unknown_name(f"actuator of {robot.name}'s gripper in {mjcf}:", wanted.actuator, names)
+    (low, high), ends = model.actuator(wanted.actuator).ctrlrange, sorted((wanted.closed, wanted.open))
+    if not low - 1e-6 <= ends[0] < ends[1] <= high + 1e-6:
+        raise UsageError(f"{mjcf}: the commands of {wanted.actuator} should run from {ends[0]:g} to {ends[1]:g} "
+                         f"{wanted.unit}, and run from {low:g} to {high:g}")  # fmt: skip
+
+
 def _check_axes(mjcf: str, robot: RobotSpec, model: mujoco.MjModel) -> None:
     """At home, every joint turns about the axis that the RobotSpec says."""
     data = _posed(robot, model, np.array(robot.home))
@@ -110,11 +127,10 @@ def _check_axes(mjcf: str, robot: RobotSpec, model: mujoco.MjModel) -> None:
         distance = np.linalg.norm(away - (away @ axis) * axis)
         if angle > _TURN:
             raise UsageError(f"{mjcf} is not {robot.name} as Poise knows it: at home, the axis of {name} points "
-                             f"{np.degrees(angle):.1f} degrees away from where it should; is the base at the origin, "
-                             "turned as in docs/arms.md?")  # fmt: skip
+                             f"{np.degrees(angle):.1f} degrees away from where it should ({_BASE})")  # fmt: skip
         if distance > TOLERANCE:
             raise UsageError(f"{mjcf} is not {robot.name} as Poise knows it: at home, the axis of {name} passes "
-                             f"{1e3 * distance:.1f} mm from where it should; is the base at the origin?")  # fmt: skip
+                             f"{1e3 * distance:.1f} mm from where it should ({_BASE})")  # fmt: skip
 
 
 def _check_tool(mjcf: str, robot: RobotSpec, model: mujoco.MjModel) -> None:

@@ -10,24 +10,21 @@ free bodies. Pictures of such a scene cost a fraction of a millisecond on a CPU 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import mujoco
 import numpy as np
 
-from ..errors import UsageError
 from ..robots import RobotSpec
+from .arm_file import read_arm
 
-_ASSETS = Path(__file__).parent / "assets"
 _SETTLE = 1.0  # [s] until closing fingers stand still
 
 
 def arm_scene(robot: RobotSpec, mjcf: str | None = None) -> mujoco.MjSpec:
     """The arm at the origin of a table, never compiled.
 
-    mjcf: another model file of the same arm: the same joint, actuator and site names.
+    mjcf: another model file of the same arm, see sim/arm_file.py.
     """
-    scene = _read(robot, mjcf)
+    scene = read_arm(robot, mjcf, gripper=True)
     for key in list(scene.keys):  # their qpos would not fit once objects are added
         scene.delete(key)
     scene.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -109,20 +106,3 @@ def _relative(data: mujoco.MjData, body: str, parent: str) -> tuple[np.ndarray, 
     pos, quat = np.empty(3), np.empty(4)
     mujoco.mju_mulPose(pos, quat, back_pos, back, data.body(body).xpos, data.body(body).xquat)
     return pos, quat
-
-
-def _read(robot: RobotSpec, mjcf: str | None) -> mujoco.MjSpec:
-    """The arm's own file, or the user's, checked for the names that Poise drives it by."""
-    path = Path(mjcf) if mjcf else _ASSETS / f"{robot.name}.xml"
-    try:
-        scene = mujoco.MjSpec.from_file(str(path))
-    except ValueError as error:
-        raise UsageError(f"{path} is no MJCF model that MuJoCo can read: {error}") from None
-    have = {"joint": {j.name for j in scene.joints}, "actuator": {a.name for a in scene.actuators},
-            "site": {s.name for s in scene.sites}}  # fmt: skip
-    gripper = (robot.gripper.actuator,) if robot.gripper else ()
-    for kind, names in (("joint", robot.joints), ("actuator", (*robot.joints, *gripper)), ("site", ("tool",))):
-        if missing := [name for name in names if name not in have[kind]]:
-            raise UsageError(f"{path} lacks the {kind} {', '.join(missing)} of {robot.name}; "
-                             f"it has {', '.join(sorted(have[kind])) or 'none'}")  # fmt: skip
-    return scene

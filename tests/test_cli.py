@@ -168,6 +168,28 @@ def test_train_eval_deploy_on_the_command_line(capsys, tmp_path):
     assert code == 1 and "does not fit gym:Pendulum-v1" in err and "expected terms arm, found control" in err
 
 
+def test_mjcf_is_another_model_of_the_tasks_arm(capsys, tmp_path):
+    from poise.policies.policy import load_policy
+    from poise.sim.arm_file import ASSETS
+
+    own = ASSETS / "so101.xml"
+    (tmp_path / "my arm+.xml").write_text(own.read_text().replace('kp="200"', 'kp="180"'))
+    mine = ("--mjcf", "my arm+.xml")
+    assert call(capsys, "train", "ppo", "--task", "reach/so101", *mine, "--out", "run", *QUICK)[0] == 0
+    task = load_policy("run/policy.safetensors").provenance["task"]
+    assert task == f"reach/so101?mjcf={tmp_path}/my%20arm%2B.xml"
+    assert call(capsys, "eval", "run/policy.safetensors", "--episodes", "2")[0] == 0
+    assert call(capsys, "eval", "run/policy.safetensors", "--episodes", "2", "--mjcf", str(own))[0] == 0
+    for task, flags, message in (
+        ("reach/so101", ("--mjcf", "nowhere.xml"), "there is no file"),
+        ("reach/ur5e", mine, "unknown joint of ur5e"),
+        ("gym:Pendulum-v1", mine, "no native task"),
+        ("HalfCheetah-v5", mine, "unknown option"),
+    ):
+        code, _, err = call(capsys, "train", "ppo", "--task", task, *flags, *QUICK)
+        assert code == 2 and message in err and len(err.splitlines()) == 1, err
+
+
 def test_robot_list_names_every_joint_and_limit(capsys):
     code, out, _ = call(capsys, "robot", "list", "--json")
     assert code == 0 and "fr3_joint7" in out and "2.7437" in out

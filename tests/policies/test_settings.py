@@ -64,3 +64,11 @@ def test_every_setting_of_every_recipe_has_a_sentence_of_help(name):
 
 def test_later_changes_win():
     assert recipe("ppo", None, {"seed": 1}, {"seed": "2", "discount": 0.9}).run.seed == 2
+
+
+def test_other_arms_reach_with_the_fr3s_settings_and_a_native_tasks_options_change_none():
+    reach = recipe("ppo", "reach/fr3")
+    assert reach != recipe("ppo") and reach.run.num_envs == 256
+    for task in ("reach/so101", "reach/ur5e?mjcf=mine.xml", "reach/fr3?mjcf=mine.xml"):
+        assert recipe("ppo", task) == reach
+    assert recipe("ppo", "reach/planar-state") == recipe("ppo")
