@@ -70,6 +70,13 @@ _GYMNASIUM = {
 _TABLETOP = (("push", "push", "Push"), ("lift", "lift", "Lift"))
 _ARMS = ("fr3",)
 
+
+def _valve(camera: str = "") -> Task:
+    from .tasks.valve import Valve
+
+    return Valve(camera)
+
+
 # name -> a function whose parameters are the options that may follow the name, each a text
 TASKS: dict[str, Callable[..., Task]] = {
     **{f"reach/{robot}": _reach(robot) for robot in ROBOTS},
@@ -77,6 +84,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "reach/planar-state": lambda: _planar(camera=False),
     **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in _ARMS},
     **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
+    "valve/claw": _valve,
 }
 
 
