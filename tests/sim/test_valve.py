@@ -156,5 +156,5 @@ def test_with_a_camera_the_picture_alone_says_where_the_valve_is(camera):
 
 
 def test_an_unknown_camera_is_refused():
-    with pytest.raises(UsageError, match="unknown camera 'top'.*close, front"):
+    with pytest.raises(UsageError, match=r"unknown camera 'top'.*close, front"):
         make("valve/claw?camera=top")
