@@ -9,6 +9,8 @@ vectorised over worlds: the 64-bit key is (seed, name), the 128-bit counter (blo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,18 @@ _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
 
-def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+def philox4x32(counter: np.ndarray, key: tuple[Any, Any]) -> np.ndarray:
     """Ten rounds of Philox: counter (..., 4) of 32-bit words to as many random 32-bit words (..., 4).
 
     A round multiplies words 0 and 2 and mixes the products' halves with words 1 and 3; the two pairs go through it
     together, since calls cost more than arithmetic where few worlds draw.
+
+    key: two words, or two arrays (...,) of them, one for each counter.
     """
     words = np.ascontiguousarray(np.moveaxis(np.asarray(counter, np.uint64), -1, 0))  # (4, ...)
     column = (2,) + (1,) * (words.ndim - 1)
-    keys = ((np.array(key, np.uint64) + _ROUNDS) & _LOW).reshape(10, *column)
+    first = np.asarray(key, np.uint64)
+    keys = (first.reshape(column if first.ndim == 1 else first.shape) + _ROUNDS.reshape(10, *column)) & _LOW
     multiplied, mixed, factor = words[0::2], words[1::2], _M.reshape(column)  # (2, ...)
     for round_key in keys:
         product = multiplied * factor
@@ -45,11 +50,25 @@ class Stream:
     """The random numbers of one named purpose under one seed."""
 
     def __init__(self, seed: int, name: str):
-        digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-        self._key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
+        self.key = _key(seed, name)
 
     def uniform(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
         """Uniform numbers in the open interval (0, 1): (len(world), size), one row per (world, episode, step)."""
+        return uniforms([(self, world, episode, size, step)])[0]
+
+    def normal(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
+        """Standard normal numbers (Box and Muller 1958): (len(world), size)."""
+        return normals(self.uniform(world, episode, size + size % 2, step))[:, :size]
+
+    def integer(self, world: Any, episode: Any, step: Any = 0) -> np.ndarray:
+        """One integer in [0, 2**31) a row: (len(world),), for seeding other people's generators."""
+        return (self.uniform(world, episode, 1, step)[:, 0] * 2.0**31).astype(np.int64)
+
+
+def uniforms(requests: Sequence[tuple[Stream, Any, Any, int, Any]]) -> list[np.ndarray]:
+    """`Stream.uniform` of several streams, each (stream, world, episode, size, step), in one pass of Philox."""
+    counters, keys, shapes = [], [], []
+    for stream, world, episode, size, step in requests:
         world, episode, step = np.broadcast_arrays(np.atleast_1d(world), episode, step)
         blocks = -(-size // 4)
         counter = np.empty((len(world), blocks, 4), np.uint64)
@@ -57,18 +76,30 @@ class Stream:
         counter[..., 1] = world[:, None]
         counter[..., 2] = episode[:, None]
         counter[..., 3] = step[:, None]
-        words = philox4x32(counter, self._key).reshape(len(world), -1)[:, :size]
-        return (words.astype(np.float64) + 0.5) * 2.0**-32
+        counters.append(counter.reshape(-1, 4))
+        keys.append(stream.key)
+        shapes.append((len(world), size))
+    if len(keys) <= 1:
+        words = [philox4x32(c, k) for c, k in zip(counters, keys, strict=True)]
+    else:
+        lengths = [len(c) for c in counters]
+        each = np.repeat(np.array(keys, np.uint64), lengths, axis=0)
+        words = np.split(philox4x32(np.concatenate(counters), (each[:, 0], each[:, 1])), np.cumsum(lengths)[:-1])
+    return [(w.reshape(n, -1)[:, :size].astype(np.float64) + 0.5) * 2.0**-32
+            for w, (n, size) in zip(words, shapes, strict=True)]  # fmt: skip
 
-    def normal(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
-        """Standard normal numbers (Box and Muller 1958): (len(world), size)."""
-        pairs = -(-size // 2)
-        u = self.uniform(world, episode, 2 * pairs, step)
-        radius = np.sqrt(-2.0 * np.log(u[:, 0::2]))
-        angle = 2.0 * np.pi * u[:, 1::2]
-        both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)  # pairs stay together:
-        return both.reshape(len(u), -1)[:, :size]  # the first numbers do not depend on how many are asked for
 
-    def integer(self, world: Any, episode: Any, step: Any = 0) -> np.ndarray:
-        """One integer in [0, 2**31) a row: (len(world),), for seeding other people's generators."""
-        return (self.uniform(world, episode, 1, step)[:, 0] * 2.0**31).astype(np.int64)
+def normals(uniform: np.ndarray) -> np.ndarray:
+    """Standard normal numbers from as many uniform ones (n, an even number), pair by pair (Box and Muller 1958).
+
+    So the first numbers do not depend on how many are asked for.
+    """
+    radius = np.sqrt(-2.0 * np.log(uniform[:, 0::2]))
+    angle = 2.0 * np.pi * uniform[:, 1::2]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(uniform.shape)
+
+
+@lru_cache(maxsize=4096)
+def _key(seed: int, name: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")

@@ -14,7 +14,7 @@ from mujoco.rollout import Rollout
 
 from .engine import Engine
 
-_CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
+_CTRL, _WRENCH = int(mujoco.mjtState.mjSTATE_CTRL), int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)
 
 
 def compile_physics(spec: mujoco.MjSpec) -> mujoco.MjModel:
@@ -40,9 +40,13 @@ class CpuEngine(Engine):
         self._pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
         self._trace = np.empty((num_envs, num_substeps, len(self._default)))
 
-    def _advance(self, before: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
+    def _advance(self, before: np.ndarray, ctrl: np.ndarray, wrench: np.ndarray | None) -> np.ndarray:
         """A rollout; it stops early where MuJoCo warns, which the time shows."""
-        self._pool.rollout(self.models, self._data, before, ctrl, control_spec=_CTRL, skip_checks=True,
+        control, control_spec = ctrl, _CTRL
+        if wrench is not None:
+            held = np.repeat(wrench.reshape(self.num_envs, 1, -1), self.num_substeps, axis=1)
+            control, control_spec = np.concatenate([ctrl, held], axis=2), _CTRL | _WRENCH
+        self._pool.rollout(self.models, self._data, before, control, control_spec=control_spec, skip_checks=True,
                            nstep=self.num_substeps, state=self._trace)  # fmt: skip
         return self._trace[:, -1].copy()
 

@@ -12,7 +12,7 @@ in the order of the list. Nothing is ever read back from a randomized model, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,10 @@ import numpy as np
 from ..errors import UsageError, unknown_name
 from ..spec import Spec
 from .actuation import servos
-from .physics_terms import DERIVED, Change, bind, default, names_of, single_joints
+from .physics_terms import DERIVED, Change, bind, default, massive_bodies, names_of, single_joints
 from .randomization import Randomization, Term
 from .readings import observed
+from .task import Key
 from .whats import WHATS
 
 _JOINT_SENSING = frozenset(what for what in WHATS if WHATS[what].family == "sensing" and WHATS[what].target == "joint")
@@ -41,13 +42,19 @@ class Dynamics:
         self._changes.sort(key=lambda pair: pair[0].what == "joint_offset")
         self.sizes = {term.name: change.size for term, change in self._changes}
         self.defaults = {f: default(model, f) for _, change in self._changes for f in change.fields}
-        self.needs_constants = bool(DERIVED & set(self.defaults))
+        self.needs_constants = derives(self.defaults)
         self.joint_sensing = [_sensed(model, t) for t in randomization.terms if t.what in _JOINT_SENSING]
         self.latency = [t for t in randomization.terms if t.what == "action_latency"]
 
-    def draw(self, seed: int, worlds: Any, episodes: Any) -> dict[str, np.ndarray]:
-        """What differs in the given episodes: term -> (n, k)."""
-        return self.randomization.draw(seed, worlds, episodes, self.sizes)
+    def draw(self, seed: int, worlds: Any, episodes: Any,
+             draws: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:  # fmt: skip
+        """What differs in the given episodes: term -> (n, k); draws: term -> (n,), which draw within the episode."""
+        return self.randomization.draw(seed, worlds, episodes, self.sizes, draws)
+
+    def draw_one(self, name: str, key: Key, draws: np.ndarray) -> np.ndarray:
+        """One term's numbers (n, k) again, within the given episodes; draws (n,) as above."""
+        term = next(t for t in self.randomization.terms if t.name == name)
+        return term.draw(key.seed, key.worlds, key.episodes, self.sizes[name], draws)
 
     def fields(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Values (n, …) of every model field that some term touches, for the drawn parameters."""
@@ -58,6 +65,11 @@ class Dynamics:
                 change.apply(values, params[term.name])
         return values
 
+    def touched(self, terms: Iterable[str]) -> set[str]:
+        """The fields that some of the named terms touch."""
+        named = set(terms)
+        return {field for term, change in self._changes if term.name in named for field in change.fields}
+
     def delay(self, params: Mapping[str, np.ndarray], dt: float) -> np.ndarray:
         """Action latency in whole physics steps of dt [s], all latency terms added: (n,)."""
         total = sum(params[t.name][:, 0] for t in self.latency)
@@ -66,6 +78,11 @@ class Dynamics:
     def longest_delay(self, dt: float) -> int:
         """The longest delay that can be drawn, in physics steps of dt [s]."""
         return int(np.rint(sum(t.support[1] for t in self.latency) / dt))
+
+
+def derives(fields: Iterable[str]) -> bool:
+    """Whether mj_setConst must follow when these fields were written."""
+    return not DERIVED.isdisjoint(fields)
 
 
 def put(model: mujoco.MjModel, field: str, value: Any) -> None:
@@ -110,7 +127,9 @@ def _bind(model: mujoco.MjModel, term: Term, spec: Spec | None) -> Change:
                              "and here is a model alone")  # fmt: skip
         sizes = observed(spec, term)
         return Change(1 if not what.numbers else sum(sizes.values()) if term.what == "obs_bias" else len(sizes))
-    if what.target == "joint":
+    if what.family == "disturbance":
+        size = len(massive_bodies(model, term))
+    elif what.target == "joint":
         size = len(single_joints(model, term))
     else:
         size = len(servos(model, term)) if what.target == "actuator" else 1

@@ -72,14 +72,16 @@ class Engine(ABC):
         """(N, nv)"""
         return self.state[:, self._qvel]
 
-    def step(self, ctrl: np.ndarray) -> np.ndarray | None:
+    def step(self, ctrl: np.ndarray, wrench: np.ndarray | None = None) -> np.ndarray | None:
         """Take the substeps of one control period under ctrl (N, S, nu); the worlds that broke, or None.
+
+        wrench: force and torque (N, bodies, 6) on every body, in the world's frame, where anything pushes.
 
         A world breaks where a number stops being finite or grows beyond reason, or where MuJoCo warns. It keeps the
         state from before this step.
         """
         before = self.state
-        self.state = after = self._advance(before, ctrl)  # (N, state)
+        self.state = after = self._advance(before, ctrl, wrench)  # (N, state)
         elapsed = after[:, 0] - before[:, 0]
         short = np.vdot(self._period, self._period) - np.vdot(elapsed, elapsed)
         if np.vdot(after, after) < _LARGEST**2 and abs(short) < 1e-9:  # False for NaN too; all is well
@@ -92,7 +94,7 @@ class Engine(ABC):
         return bad
 
     @abstractmethod
-    def _advance(self, before: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
+    def _advance(self, before: np.ndarray, ctrl: np.ndarray, wrench: np.ndarray | None) -> np.ndarray:
         """Rows (N, state) after one control period, as a new array; the time shows where MuJoCo warned."""
         ...
 

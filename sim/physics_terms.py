@@ -81,7 +81,7 @@ def bind(model: mujoco.MjModel, term: Term) -> Change:
 
 
 def _mass(model: mujoco.MjModel, term: Term) -> Change:
-    rows = _massive(model, term)
+    rows = massive_bodies(model, term)
     _check_defaults(term, model.body_mass[rows])
 
     def apply(values: Values, drawn: np.ndarray) -> None:
@@ -95,7 +95,7 @@ def _mass(model: mujoco.MjModel, term: Term) -> Change:
 
 def _centre_of_mass(model: mujoco.MjModel, term: Term) -> Change:
     """The inertia about the centre stays, so that it stays one that a body can have."""
-    rows = _massive(model, term)
+    rows = massive_bodies(model, term)
     if simple := [i for i in rows if model.body_simple[i]]:
         raise UsageError(f"randomization term {term.name!r}: the centre of mass of {model.body(simple[0]).name!r} "
                          "cannot move in a compiled model, which holds its mass matrix for diagonal")  # fmt: skip
@@ -303,7 +303,7 @@ def single_joints(model: mujoco.MjModel, term: Term) -> np.ndarray:
     return np.array(match(term, [n if model.jnt_type[i] in _SINGLE else "" for i, n in enumerate(names)]))
 
 
-def _massive(model: mujoco.MjModel, term: Term) -> np.ndarray:
+def massive_bodies(model: mujoco.MjModel, term: Term) -> np.ndarray:
     """Indices of the named bodies that have a mass by the task's own description."""
     names = names_of(model, "body")
     return np.array(match(term, ["" if n.startswith("payload/") or model.body_mass[i] == 0 else n

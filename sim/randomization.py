@@ -26,16 +26,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError, unknown_name
-from ..keyed import Stream
+from ..keyed import Stream, normals, uniforms
 from .whats import WHATS, What
 
 DISTRIBUTIONS = ("uniform", "loguniform", "normal", "integer")
-WHEN = ("reset",)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One line of a randomization: drawn anew for every episode of every world."""
+    """One line of a randomization."""
 
     name: str
     what: str
@@ -46,16 +45,20 @@ class Term:
     std: float | None = None  # normal only
     operation: str = "scale"  # what the drawn number does to the default value
     shared: bool = False  # one number for all targets instead of one each
-    when: str = "reset"
+    when: str = "reset"  # start: once a world; reset: for every episode; interval: also within episodes
+    interval: tuple[float, float] | None = None  # [s] shortest and longest time between two draws
+    duration: float | None = None  # [s] of a push
 
     def __post_init__(self) -> None:
         target = (self.target,) if isinstance(self.target, str) else tuple(self.target)
         object.__setattr__(self, "target", tuple(t for t in target if t))
-        if self.range is not None:
-            object.__setattr__(self, "range", tuple(self.range))
+        for field in ("range", "interval"):
+            if (pair := getattr(self, field)) is not None:
+                object.__setattr__(self, field, tuple(pair))
         self._check_names()
         self._check_numbers()
         self._check_support()
+        self._check_times()
 
     @property
     def support(self) -> tuple[float, float]:
@@ -64,17 +67,27 @@ class Term:
             return float(self.range[0]), float(self.range[1])
         return (-math.inf, math.inf) if self.std else (self.mean or 0.0, self.mean or 0.0)
 
-    def draw(self, seed: int, worlds: np.ndarray, episodes: np.ndarray, size: int) -> np.ndarray:
-        """Numbers for the given episodes: (len(worlds), size)."""
-        stream = Stream(seed, f"randomization/{self.name}")
+    def draw(self, seed: int, worlds: np.ndarray, episodes: np.ndarray, size: int, draws: Any = 0) -> np.ndarray:
+        """Numbers for the given episodes: (len(worlds), size); `draws` counts those within an episode."""
+        return self.drawn(uniforms([self.request(seed, worlds, episodes, size, draws)])[0], size)
+
+    def request(
+        self, seed: int, worlds: Any, episodes: Any, size: int, draws: Any
+    ) -> tuple[Stream, Any, Any, int, Any]:
+        """What `keyed.uniforms` gives the numbers for, which `drawn` takes."""
         count = 1 if self.shared else size
+        count += count % 2 if self.distribution == "normal" else 0
+        episodes = 0 if self.when == "start" else episodes
+        return Stream(seed, f"randomization/{self.name}"), worlds, episodes, count, draws
+
+    def drawn(self, u: np.ndarray, size: int) -> np.ndarray:
+        """Numbers (n, size) of this term's distribution, from uniform ones."""
         if self.distribution == "normal":
             assert self.mean is not None and self.std is not None
-            drawn = self.mean + self.std * stream.normal(worlds, episodes, count)
+            drawn = self.mean + self.std * normals(u)[:, : 1 if self.shared else size]
             drawn = drawn if self.range is None else np.clip(drawn, *self.range)
         else:
             low, high = self.support
-            u = stream.uniform(worlds, episodes, count)
             if self.distribution == "uniform":
                 drawn = low + (high - low) * u
             elif self.distribution == "loguniform":
@@ -87,11 +100,11 @@ class Term:
         where = f"randomization term {self.name!r}"
         if not isinstance(self.name, str) or not self.name:
             raise UsageError(f"a randomization term needs a name (a non-empty string), not {self.name!r}")
-        for field, value, known in (("what", self.what, WHATS), ("distribution", self.distribution, DISTRIBUTIONS),
-                                    ("operation", self.operation, WHATS.get(self.what, What("", "", "")).operations),
-                                    ("when", self.when, WHEN)):  # fmt: skip
-            if value not in known:
-                raise UsageError(f"{where}: {unknown_name(field, str(value), known)}")
+        what = WHATS.get(self.what, What("", "", ""))
+        known = {"what": WHATS, "distribution": DISTRIBUTIONS, "operation": what.operations, "when": what.when}
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                raise UsageError(f"{where}: {unknown_name(field, str(getattr(self, field)), names)}")
         if not all(isinstance(t, str) for t in self.target):
             raise UsageError(f"{where}: target must be names or patterns, not {list(self.target)}")
         if WHATS[self.what].target and not self.target:
@@ -125,6 +138,22 @@ class Term:
         if self.distribution == "integer" and any(x != int(x) for x in self.support):
             raise UsageError(f"{where}: an integer range must have whole ends, got {list(self.support)}")
 
+    def _check_times(self) -> None:
+        where = f"randomization term {self.name!r}"
+        if (self.when == "interval") != (self.interval is not None):
+            raise UsageError(
+                f"{where}: an interval [shortest, longest] in seconds goes with when = interval, and with nothing "
+                f"else; here when is {self.when} and interval {_plain(self.interval)}"
+            )
+        pair = self.interval or (1.0, 1.0)
+        if len(pair) != 2 or not all(isinstance(x, int | float) for x in pair) or not 0 < pair[0] <= pair[1] < math.inf:
+            raise UsageError(f"{where}: interval must be [shortest, longest] in seconds above zero, not {list(pair)}")
+        is_push = WHATS[self.what].family == "disturbance"
+        if is_push != (self.duration is not None):
+            raise UsageError(f"{where}: a duration in seconds goes with a push, and with nothing else")
+        if self.duration is not None and not (isinstance(self.duration, int | float) and 0 < self.duration < math.inf):
+            raise UsageError(f"{where}: duration must be a number of seconds above zero, not {self.duration!r}")
+
     def _check_support(self) -> None:
         where = f"randomization term {self.name!r}"
         what, (low, high) = WHATS[self.what], self.support
@@ -153,10 +182,14 @@ class Randomization:
             if names.count(name) > 1:
                 raise UsageError(f"randomization term {name!r} appears {names.count(name)} times; every name once")
 
-    def draw(self, seed: int, worlds: Any, episodes: Any, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Numbers of every term for the given episodes: name -> (n, sizes[name])."""
-        worlds, episodes = np.atleast_1d(worlds), np.atleast_1d(episodes)
-        return {t.name: t.draw(seed, worlds, episodes, sizes[t.name]) for t in self.terms}
+    def draw(self, seed: int, worlds: Any, episodes: Any, sizes: Mapping[str, int],
+             draws: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:  # fmt: skip
+        """Numbers of every term for the given episodes: name -> (n, sizes[name]); draws as in `Term.draw`, by name."""
+        worlds, episodes, draws = np.atleast_1d(worlds), np.atleast_1d(episodes), draws or {}
+        together = uniforms(
+            [t.request(seed, worlds, episodes, sizes[t.name], draws.get(t.name, 0)) for t in self.terms]
+        )
+        return {t.name: t.drawn(u, sizes[t.name]) for t, u in zip(self.terms, together, strict=True)}
 
     @staticmethod
     def load(path: str | Path) -> Randomization:
@@ -225,8 +258,9 @@ def _term(entry: Any) -> Term:
     for field in ("name", "what"):
         if field not in entry:
             raise UsageError(f"{where}: the field {field!r} is missing")
-    if entry.get("range") is not None and not isinstance(entry["range"], list | tuple):
-        raise UsageError(f"{where}: range must be [low, high], not {entry['range']!r}")
+    for field in ("range", "interval"):
+        if entry.get(field) is not None and not isinstance(entry[field], list | tuple):
+            raise UsageError(f"{where}: {field} must be [low, high], not {entry[field]!r}")
     try:
         return Term(**entry)
     except TypeError as error:

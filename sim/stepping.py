@@ -37,7 +37,7 @@ class SteppingEngine(Engine):
         self.extra = {name: np.empty((num_envs, *view.shape)) for name, view in self._threads[0].views.items()}
         self._look(np.arange(num_envs))
 
-    def _advance(self, before: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
+    def _advance(self, before: np.ndarray, ctrl: np.ndarray, wrench: np.ndarray | None) -> np.ndarray:
         after = np.empty_like(before)
         extra = {name: np.empty_like(values) for name, values in self.extra.items()}
         held = (ctrl == ctrl[:, :1]).all(axis=(1, 2)).tolist()  # one command for the whole period: one call of mj_step
@@ -48,6 +48,8 @@ class SteppingEngine(Engine):
                 model = self.models[world]
                 mujoco.mj_setState(model, data, before[world], FULL_STATE)
                 thread.warmstart.fill(0.0)
+                if wrench is not None:
+                    data.xfrc_applied[:] = wrench[world]
                 if held[world]:
                     thread.ctrl[:] = ctrl[world, 0]
                     mujoco.mj_step(model, data, self.num_substeps)
@@ -71,12 +73,15 @@ class SteppingEngine(Engine):
                     after[world, 0] = before[world, 0]  # marks it as broken
 
         self._each(block)
+        if wrench is not None:
+            for thread in self._threads:
+                thread.data.xfrc_applied[:] = 0.0
         self.extra = extra
         return after
 
-    def step(self, ctrl: np.ndarray) -> np.ndarray | None:
+    def step(self, ctrl: np.ndarray, wrench: np.ndarray | None = None) -> np.ndarray | None:
         seen = self.extra
-        if (bad := super().step(ctrl)) is not None:
+        if (bad := super().step(ctrl, wrench)) is not None:
             for name, values in self.extra.items():
                 values[bad] = seen[name][bad]
         return bad

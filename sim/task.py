@@ -48,6 +48,10 @@ class Key:
         """Uniform numbers in (0, 1) for one named purpose: (n, size)."""
         return Stream(self.seed, f"task/{name}").uniform(self.worlds, self.episodes, size)
 
+    def some(self, rows: np.ndarray) -> Key:
+        """Of some of these worlds."""
+        return Key(self.seed, self.worlds[rows], self.episodes[rows])
+
     def normal(self, name: str, size: int) -> np.ndarray:
         """Standard normal numbers for one named purpose: (n, size)."""
         return Stream(self.seed, f"task/{name}").normal(self.worlds, self.episodes, size)

@@ -9,7 +9,7 @@ Legend: N worlds, n of them, A action. numpy inside, torch at the boundary (view
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +24,13 @@ from .actuation import ActionFaults, Backlash
 from .adr import AdaptiveRandomization, Search
 from .commands import Commands
 from .cpu import CpuEngine, compile_physics
-from .dynamics import Dynamics
+from .dynamics import Dynamics, derives
 from .engine import Engine
 from .physics_terms import prepare
+from .pushes import Pushes
 from .randomization import Randomization
 from .readings import Readings
+from .schedule import Schedule
 from .sensing import Sensors
 from .stepping import SteppingEngine
 from .task import Key, State, Task
@@ -68,6 +70,8 @@ class TaskEnv:
         self.readings = Readings(task.spec, varied, num_envs, self.white)
         self.faults = ActionFaults(varied, num_envs, task.spec.action_dim, self.white)
         self.backlash = Backlash(model, varied, num_envs)
+        self.schedule = Schedule(varied, num_envs, task.spec.control_dt)
+        self.pushes = Pushes(model, varied, num_envs, task.spec.control_dt)
         self.bad_worlds = 0  # worlds that broke since this env was made
         self.params: Arrays = {}  # randomization term -> (N, k) of the present episodes
         self.memory: Arrays = {}
@@ -106,7 +110,10 @@ class TaskEnv:
         if not self._obs:
             raise UsageError("call reset(seed) before the first step")
         act = self._checked(action)
-        bad = self.engine.step(self._commands(act))
+        if not self.schedule.empty:
+            self._redraw()
+        wrench = None if self.pushes.none else self.pushes.wrench(self.steps)
+        bad = self.engine.step(self._commands(act), wrench)
         self.steps = self.steps + 1
         self.memory = self.task.advance(self.state, act)
         state = self.state
@@ -154,6 +161,7 @@ class TaskEnv:
             "steps": self.steps,
             "engine": self.engine.state_dict(),
             "commands": self.commands.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "faults": {name: part.state_dict() for name, part in self._faulty().items()},
             "memory": dict(self.memory),
             "measured": dict(zip(("qpos", "qvel"), self._measured, strict=True)),
@@ -172,6 +180,7 @@ class TaskEnv:
         self.commands.load_state_dict(state["commands"])
         self.worlds, self.episodes, self.steps = (np.array(state[k]) for k in ("worlds", "episodes", "steps"))
         self.memory = {k: np.array(v) for k, v in state["memory"].items()}
+        self.schedule.load_state_dict(state["schedule"])
         if self.adr is None:
             self._draw(self._all)
         else:
@@ -225,7 +234,8 @@ class TaskEnv:
 
     def _faulty(self) -> dict[str, Any]:
         """What remembers something of an episode's faults."""
-        return {"sensors": self.sensors, "readings": self.readings, "actions": self.faults, "backlash": self.backlash}
+        return {"sensors": self.sensors, "readings": self.readings, "actions": self.faults, "backlash": self.backlash,
+                "pushes": self.pushes}  # fmt: skip
 
     def _observe(self, state: State) -> Arrays:
         """Observations of all worlds; remembers what was measured, which the next commands start from."""
@@ -289,13 +299,14 @@ class TaskEnv:
 
     def _begin(self, worlds: np.ndarray) -> Arrays:
         """Start the present episode of the given worlds; their first observations, group -> (n, dim)."""
-        episodes = self.episodes[worlds]
-        drawn = self._draw(worlds)
-        qpos, qvel, memory = self.task.reset(Key(self._seed, self.worlds[worlds], episodes), drawn)
+        key = self._key.some(worlds)
+        self.schedule.begin(worlds, key)
+        self.pushes.begin(worlds)
+        qpos, qvel, memory = self.task.reset(key, self._draw(worlds))
         self.engine.set_state(worlds, qpos, qvel)
         self.memory = _scatter(self.memory, worlds, memory, self.num_envs)
         if self.white:
-            self.white.prepare(worlds, self.worlds[worlds], episodes, self.steps[worlds])
+            self.white.prepare(worlds, key.worlds, key.episodes, self.steps[worlds])
         qpos, qvel = self.engine.qpos[worlds], self.engine.qvel[worlds]
         if not self.sensors.perfect:
             qpos, qvel = self.sensors.begin(worlds, qpos, qvel, self.params)
@@ -304,19 +315,46 @@ class TaskEnv:
             self.memory = _scatter(self.memory, worlds, self._start(self._state_of(worlds)), self.num_envs)
         return self._observe_first(worlds, qpos, qvel)
 
+    @property
+    def _key(self) -> Key:
+        """The present episodes."""
+        return Key(self._seed, self.worlds, self.episodes)
+
     def _draw(self, worlds: np.ndarray) -> Arrays:
         """Draw the dynamics of the worlds' present episodes, put them into the engine, and return them."""
         who = self._seed, self.worlds[worlds], self.episodes[worlds]
-        drawn = self.dynamics.draw(*who) if self.adr is None else self.adr.draw(*who, self.dynamics.sizes, worlds)
+        if self.adr is None:
+            drawn = self.dynamics.draw(*who, self.schedule.draws(worlds))
+        else:
+            drawn = self.adr.draw(*who, self.dynamics.sizes, worlds)
         self._apply(worlds, drawn)
         return drawn
 
     def _apply(self, worlds: np.ndarray, drawn: Arrays) -> None:
         self.params = _scatter(self.params, worlds, drawn, self.num_envs)
-        for field, values in self.dynamics.fields(drawn).items():
-            self.engine.write(field, values, worlds)
-        if self.dynamics.needs_constants:
-            self.engine.refresh(worlds)
+        self._write(worlds, drawn, self.dynamics.defaults)
+
+    def _redraw(self) -> None:
+        """Draw anew, in the middle of episodes, what is due."""
+        due = self.schedule.due(self.steps, self._key)
+        if not due:
+            return
+        draws = self.schedule.draws(self._all)
+        for name, worlds in due.items():
+            drawn = self.dynamics.draw_one(name, self._key.some(worlds), draws[name][worlds])
+            self.params = {**self.params, name: _replaced(self.params[name], worlds, drawn)}
+        rows = np.unique(np.concatenate(list(due.values())))
+        self._write(rows, {name: values[rows] for name, values in self.params.items()}, self.dynamics.touched(due))
+        self.pushes.start(due, self.steps, self._key, draws, self.params)
+
+    def _write(self, worlds: np.ndarray, drawn: Arrays, wanted: Collection[str]) -> None:
+        """Put the wanted model fields, for the worlds' drawn parameters, into the engine."""
+        if wanted:
+            for field, values in self.dynamics.fields(drawn).items():
+                if field in wanted:
+                    self.engine.write(field, values, worlds)
+            if derives(wanted):
+                self.engine.refresh(worlds)
         if self.dynamics.latency:
             self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
 

@@ -9,13 +9,14 @@ import math
 from dataclasses import dataclass
 
 _ALL, _SET = ("scale", "add", "set"), ("set",)
+WHEN = ("start", "reset", "interval")
 
 
 @dataclass(frozen=True)
 class What:
     """One thing that can vary: what it is attached to, its unit, and which values make sense."""
 
-    family: str  # physics | sensing | actuation
+    family: str  # physics | sensing | actuation | disturbance
     target: str  # joint | body | actuator | geom | place (a site or body) | observation; "" where there is none to name
     unit: str
     operations: tuple[str, ...] = _ALL
@@ -24,6 +25,7 @@ class What:
     numbers: int = 1  # for each target; 0 where one number is for all of them
     most: float = math.inf  # the highest value
     bounded: bool = False  # a longest value must be known beforehand
+    when: tuple[str, ...] = WHEN
     compiled: bool = True  # physics: a model that is compiled already can take it
 
 
@@ -38,7 +40,9 @@ WHATS: dict[str, What] = {
     "joint_stiffness": What("physics", "joint", "N m/rad", nonnegative=True),  # of the joint's own spring
     "joint_limit": What("physics", "joint", "rad", ("scale", "add"), positive=True, numbers=2),  # each end outwards
     "geom_friction": What("physics", "geom", "1", nonnegative=True),  # the sliding coefficient
-    "geom_size": What("physics", "geom", "1", ("scale",), positive=True),  # a primitive's, at constant mass
+    "geom_size": What(
+        "physics", "geom", "1", ("scale",), positive=True, when=WHEN[:2]
+    ),  # a primitive's, at constant mass
     "actuator_gain": What("physics", "actuator", "N m/rad", positive=True),  # kp, and the bias that belongs to it
     "actuator_damping": What("physics", "actuator", "N m s/rad", nonnegative=True),  # kv
     "motor_strength": What("physics", "actuator", "1", ("scale",), positive=True),  # force limits
@@ -60,4 +64,7 @@ WHATS: dict[str, What] = {
     "action_noise": What("actuation", "", "1", _SET, nonnegative=True),  # deviation, where actions lie in [-1, 1]
     "action_hold": What("actuation", "", "1", _SET, nonnegative=True, most=1.0),  # chance that a step is skipped
     "backlash": What("actuation", "actuator", "rad", _SET, nonnegative=True),  # width of the slack
+    # disturbances: what the world does to the robot now and then
+    "push_force": What("disturbance", "body", "N", _SET, nonnegative=True, when=("interval",)),
+    "push_torque": What("disturbance", "body", "N m", _SET, nonnegative=True, when=("interval",)),
 }

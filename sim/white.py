@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..keyed import Stream
+from ..keyed import Stream, normals, uniforms
 
 _BLOCK = 32  # control steps drawn at a time
 
@@ -19,7 +19,7 @@ class White:
     """The channels of N worlds."""
 
     def __init__(self, num_envs: int):
-        self._num_envs, self._seed, self._rows = num_envs, 0, np.arange(num_envs)
+        self._num_envs = num_envs
         self._channels: list[Channel] = []
 
     def __bool__(self) -> bool:
@@ -42,9 +42,14 @@ class White:
 
     def prepare(self, rows: np.ndarray, worlds: np.ndarray, episodes: np.ndarray, steps: np.ndarray) -> None:
         """Draw the blocks that hold `steps` (n,), for rows (n,) playing the given worlds and episodes."""
-        if len(rows):
-            for channel in self._channels:
-                channel.prepare(rows, worlds, episodes, steps)
+        if not len(rows):
+            return
+        first = steps - steps % _BLOCK
+        when = (first[:, None] + np.arange(_BLOCK)).ravel()  # (n * block,)
+        worlds, episodes = np.repeat(worlds, _BLOCK), np.repeat(episodes, _BLOCK)
+        drawn = uniforms([(c.stream, worlds, episodes, c.count, when) for c in self._channels])
+        for channel, u in zip(self._channels, drawn, strict=True):
+            channel.fill(rows, u)
 
     def follow(self, worlds: np.ndarray, episodes: np.ndarray, steps: np.ndarray) -> None:
         """The same for those of all N that begin a new block."""
@@ -61,14 +66,17 @@ class Channel:
         self.seed(0)
 
     def seed(self, seed: int) -> None:
-        self._stream = Stream(seed, self._name)
+        self.stream = Stream(seed, self._name)
 
-    def prepare(self, rows: np.ndarray, worlds: np.ndarray, episodes: np.ndarray, steps: np.ndarray) -> None:
-        """Draw the blocks that hold `steps` (n,)."""
-        first = steps - steps % _BLOCK
-        when = (first[:, None] + np.arange(_BLOCK)).ravel()  # (n * block,)
-        draw = self._stream.normal if self._normal else self._stream.uniform
-        drawn = draw(np.repeat(worlds, _BLOCK), np.repeat(episodes, _BLOCK), self._buffer.shape[-1], step=when)
+    @property
+    def count(self) -> int:
+        """How many uniform numbers a step takes."""
+        size = self._buffer.shape[-1]
+        return size + size % 2 if self._normal else size
+
+    def fill(self, rows: np.ndarray, u: np.ndarray) -> None:
+        """Take a block for each of rows (n,), from uniform numbers (n * block, count)."""
+        drawn = normals(u)[:, : self._buffer.shape[-1]] if self._normal else u
         self._buffer[rows] = drawn.reshape(len(rows), _BLOCK, -1)
 
     def at(self, steps: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:

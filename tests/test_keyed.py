@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poise.keyed import Stream, philox4x32
+from poise.keyed import Stream, philox4x32, uniforms
 
 small = st.integers(0, 2**32 - 1)
 
@@ -31,6 +31,15 @@ def test_philox_of_many_counters_is_philox_of_each():
     for i in range(3):
         for j in range(5):
             np.testing.assert_array_equal(together[i, j], philox4x32(counters[i, j], (1, 2)))
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_numbers_of_several_streams_at_once_are_those_of_each(n):
+    worlds, streams = np.arange(n), [Stream(0, "a"), Stream(0, "b"), Stream(9, "a")]
+    asked = [(streams[0], worlds, 1, 5, 0), (streams[1], worlds, 0, 2, worlds), (streams[2], 3, 2, 9, 1)]
+    for (stream, *rest), together in zip(asked, uniforms(asked), strict=True):
+        np.testing.assert_array_equal(together, stream.uniform(*rest))
+    np.testing.assert_array_equal(uniforms(asked)[0][:1], streams[0].uniform(0, 1, 5))
 
 
 @given(seed=st.integers(0, 2**63), world=small, episode=small, step=small, size=st.integers(1, 9))

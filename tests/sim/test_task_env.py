@@ -37,6 +37,16 @@ def _every_kind() -> Randomization:
         ("action_noise", (), "set", 0.0, 0.2), ("action_hold", (), "set", 0.0, 0.4),
         ("backlash", "servo", "set", 0.0, 0.05),
     )]  # fmt: skip
+    often = {"when": "interval", "interval": (0.02, 0.3)}
+    terms += [
+        Term("push", "push_force", ("lower", "ball"), range=(0.0, 3.0), operation="set", duration=0.1, **often),
+        Term("twist", "push_torque", "lower", range=(0.0, 1.0), operation="set", duration=0.04, **often),
+        Term("once", "link_mass", "ball", range=(0.5, 2.0), when="start"),
+        Term("wind", "gravity", range=(-0.2, 0.2), operation="add", **often),
+        Term("worn", "link_mass", "lower", range=(0.8, 1.2), **often),
+        Term("fog", "obs_noise", "ball", range=(0.0, 0.3), operation="set", **often),
+        Term("lag", "action_latency", range=(0.0, 0.02), operation="set", **often),
+    ]
     return Randomization(tuple(terms))
 
 
@@ -44,8 +54,8 @@ def _actions(steps: int, worlds: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(steps, worlds, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@pytest.mark.parametrize("randomization", [Randomization(), ALL, _every_kind()], ids=["none", "some", "every"])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("randomization", "threads"), [(Randomization(), 1), (ALL, 1), (ALL, 2), (_every_kind(), 1)],
+                         ids=["none", "some", "threads", "every"])  # fmt: skip
 def test_the_contract_of_a_vec_env_holds(randomization, threads):
     check_vec_env(lambda n: TaskEnv(TwoLink(), n, randomization, threads=threads))
 
