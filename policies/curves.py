@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-PANELS = (  # title, metrics drawn in it: those that the run has
+PANELS = (  # title, metrics (or patterns of them) drawn in it: those that the run has
     ("return in training", ("train/return",)),
     ("evaluation, 95 % interval", ("eval/return", "eval/iqm")),
     ("success rate", ("train/success", "eval/success")),
@@ -13,6 +14,7 @@ PANELS = (  # title, metrics drawn in it: those that the run has
     ("values", ("critic/q", "critic/value")),
     ("exploration", ("policy/log_std", "policy/entropy", "alpha", "epsilon")),
     ("adaptive ranges, nats per dimension", ("adr/entropy",)),
+    ("adaptive ranges, share of the widest", ("adr/*/width",)),
     ("results on the ranges' bounds", ("adr/boundary",)),
     ("divergence per iteration", ("policy/kl",)),
     ("weight of the penalty on it", ("policy/penalty",)),
@@ -39,7 +41,7 @@ def draw_curves(metrics: Path, out: Path) -> None:
     from matplotlib.figure import Figure
 
     series = read_metrics(metrics)
-    panels = [(title, [n for n in names if n in series]) for title, names in PANELS]
+    panels = [(title, [n for p in names for n in series if fnmatchcase(n, p)]) for title, names in PANELS]
     panels = [(title, names) for title, names in panels if names]
     if not panels:
         return

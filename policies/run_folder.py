@@ -6,6 +6,7 @@ events.out.tfevents* the same for TensorBoard
 checkpoint/          see checkpoint.py
 policy.safetensors   the newest policy;  best.safetensors  the one that evaluated best
 curves.png           learning curves
+adr.json             where ranges adapt: the newest ones, good for --randomize
 lock                 held while a process trains here
 """
 

@@ -168,8 +168,6 @@ class _Run:
             self._save()
             self._write_policy("policy.safetensors")
             self._draw_curves()
-            if getattr(self.env, "adr", None) is not None:
-                self.folder.write_json("adr.json", trained_ranges(self.env))
         return TrainResult(
             self.folder.path, self.folder.path / "policy.safetensors", self.steps, self.seconds, self.last
         )
@@ -265,6 +263,8 @@ class _Run:
         }
         policy.evaluation = self.last.to_json() if self.last is not None else {}
         policy.save(self.folder.path / name)
+        if getattr(self.env, "adr", None) is not None:
+            self.folder.write_json("adr.json", trained_ranges(self.env))
 
     def _draw_curves(self) -> None:
         from .curves import draw_curves

@@ -7,6 +7,7 @@ dimension i with bounds low_i <= nominal_i <= high_i, which begin at the nominal
     with p_b        it is a boundary episode: one bound is chosen, and that parameter stands exactly on it
     its result      goes into that bound's queue; other episodes only train
     queue full      p = mean, queue emptied: p >= t_high moves the bound out by the step, p <= t_low moves it in
+    moved since     an episode that began before its bound moved counts nothing: all of a queue was played on one bound
     entropy         mean over i of log(high_i - low_i), in nats per dimension
 
 A bound never crosses its nominal value nor its limit. One that cannot move at all (no limit beyond the nominal value,
@@ -61,8 +62,8 @@ class Adr:
     def __post_init__(self) -> None:
         if not 0.0 < self.boundary <= 1.0:
             raise UsageError(f"adr: boundary is a share above 0, at most 1, not {self.boundary}")
-        if self.queue < 1:
-            raise UsageError(f"adr: queue must be at least 1, not {self.queue}")
+        if self.queue < 1 or self.queue != int(self.queue):
+            raise UsageError(f"adr: queue must be at least 1 and whole, not {self.queue}")
         if not self.t_low < self.t_high:
             raise UsageError(f"adr: t_low {self.t_low:g} must be below t_high {self.t_high:g}")
         if self.measure not in ("success", "return"):
@@ -112,10 +113,11 @@ def adaptive(randomization: Randomization, settings: Mapping[str, Any] | None = 
     A dimension begins at what changes nothing: 1 for a term that scales, 0 for one that adds, 0 for noise, delays and
     payloads that are set. Its limits are WIDER times as far away as the ends of the range, as far as they are possible.
     A normal distribution counts as the range of three deviations. Terms that have no such value, or are not drawn for
-    each episode, stay as they are.
+    each episode, stay as they are; so do those that are told to.
 
     Args:
-        settings: fields of `Adr`; "dimensions" maps names of terms to the fields of `Dimension` that differ.
+        settings: fields of `Adr`; "dimensions" maps names of terms to the fields of `Dimension` that differ, or to None
+            for a term that keeps its range.
 
     Raises:
         UsageError: an unknown setting or term, or values that make no sense.
@@ -133,6 +135,11 @@ def adaptive(randomization: Randomization, settings: Mapping[str, Any] | None = 
         term = next((t for t in randomization.terms if t.name == name), None)
         if term is None or term.when != "reset":
             raise unknown_name("adr: term drawn for every episode", name, [t.name for t in randomization.terms])
+        if wish is None:
+            found.pop(name, None)
+            continue
+        if not isinstance(wish, Mapping):
+            raise UsageError(f"adr: dimension {name!r} is an object, or null to keep the term's range, not {wish!r}")
         names = [f.name for f in fields(Dimension)]
         for field in wish:
             if field not in names:
@@ -160,7 +167,7 @@ def _dimension(term: Term) -> Dimension | None:
     if term.distribution == "normal" and term.range is None:
         assert term.mean is not None and term.std is not None
         low, high = term.mean - 3.0 * term.std, term.mean + 3.0 * term.std
-    if term.operation == "set" and what.positive:
+    if term.operation == "set" and what.family == "physics" and term.what != "payload":
         return None
     nominal = 1.0 if term.operation == "scale" else 0.0
     log = term.distribution == "loguniform"
@@ -170,15 +177,19 @@ def _dimension(term: Term) -> Dimension | None:
     if low == high:
         return None
     lowest, highest = nominal - WIDER * (nominal - low), nominal + WIDER * (high - nominal)
-    if not log and term.operation != "add":
-        if what.positive:
+    if not log and (what.positive or what.nonnegative):
+        if term.operation == "add":  # the default value bears what the range says, and perhaps no more
+            lowest = low
+        elif what.positive:
             lowest = max(lowest, _LEAST * nominal)
-        elif what.nonnegative:
+        else:
             lowest = max(lowest, 0.0)
     if term.operation == "set":
         highest = min(highest, what.most)
     step = max(nominal - low, high - nominal) / STEPS
-    return Dimension(nominal, lowest, highest, max(step, 1.0) if term.distribution == "integer" else step, log)
+    if term.distribution == "integer":
+        lowest, highest, step = float(math.ceil(lowest)), float(math.floor(highest)), max(1.0, float(round(step)))
+    return Dimension(nominal, lowest, highest, step, log)
 
 
 class Search:
@@ -190,13 +201,21 @@ class Search:
         every = [self.adr.dimensions[name] for name in self._names]
         self._nominal, self._step = (np.array([getattr(d, f) for d in every]) for f in ("nominal", "step"))
         self._limits = np.array([[d.low, d.high] for d in every])  # (d, 2)
+        self._movable = np.flatnonzero(self._limits != self._nominal[:, None])  # places in bounds.ravel()
+        self._num_envs = num_envs
+        self.restart()
+
+    def restart(self) -> None:
+        """Every range at its nominal value, as at the beginning of training."""
         self.bounds = np.repeat(self._nominal[:, None], 2, axis=1)  # (d, 2) low and high
-        self._movable = np.flatnonzero(self._limits.ravel() != self.bounds.ravel())  # places in bounds.ravel()
         self._queues = np.zeros((self.bounds.size, self.adr.queue))
         self._queued = np.zeros(self.bounds.size, np.int64)
-        self._on = np.full(num_envs, -1, np.int64)  # the bound that each world's episode stands on, or -1
-        self._returns = np.zeros(num_envs)
+        self._moves = np.zeros(self.bounds.size, np.int64)  # how often each bound has moved
+        self._on = np.full(self._num_envs, -1, np.int64)  # the bound that each world's episode stands on, or -1
+        self._began = np.zeros(self._num_envs, np.int64)  # how often it had moved when the episode began
+        self._returns = np.zeros(self._num_envs)
         self._results = np.zeros(2)  # sum and count of boundary results since they were last asked for
+        self._ranges: Randomization | None = None  # the present ones, made when they are needed
 
     # ---- drawing -----------------------------------------------------------------------------
 
@@ -209,21 +228,13 @@ class Search:
         u = Stream(seed, "adr/boundary").uniform(worlds, episodes, 2)
         on = np.where(u[:, 0] < self.adr.boundary, self._movable[(u[:, 1] * len(self._movable)).astype(int)], -1)
         rows = np.arange(len(worlds)) if rows is None else rows
-        self._on[rows], self._returns[rows] = on, 0.0
-        drawn = {}
-        for term in self.randomization.terms:
-            if term.name not in self.adr.dimensions:
-                drawn[term.name] = term.draw(seed, worlds, episodes, sizes[term.name])
-                continue
-            i = self._names.index(term.name)
-            low, high = self.bounds[i]
-            count = 1 if term.shared else sizes[term.name]
-            value = low + (high - low) * Stream(seed, f"randomization/{term.name}").uniform(worlds, episodes, count)
-            for side in (0, 1):
-                value[on == 2 * i + side] = self.bounds[i, side]
-            value = np.exp(value) if self.adr.dimensions[term.name].log else value
-            value = np.rint(value) if term.distribution == "integer" else value
-            drawn[term.name] = np.broadcast_to(value, (len(value), sizes[term.name]))
+        self._on[rows], self._began[rows], self._returns[rows] = on, self._moves[on], 0.0
+        drawn = self.ranges().draw(seed, worlds, episodes, sizes)
+        for place in np.unique(on[on >= 0]).tolist():
+            name, bound = self._names[place // 2], float(self.bounds.flat[place])
+            values = np.array(drawn[name])
+            values[on == place] = math.exp(bound) if self.adr.dimensions[name].log else bound
+            drawn[name] = values
         return drawn
 
     # ---- learning from results ---------------------------------------------------------------
@@ -242,10 +253,12 @@ class Search:
             )
         for row in rows.tolist():
             if (place := int(self._on[row])) >= 0:
-                self._record(place, float(results[row]))
+                self._record(place, float(results[row]), int(self._began[row]))
 
-    def _record(self, place: int, result: float) -> None:
+    def _record(self, place: int, result: float, began: int) -> None:
         self._results += result, 1.0
+        if began != self._moves[place]:
+            return
         self._queues[place, self._queued[place]] = result
         self._queued[place] += 1
         if self._queued[place] < self.adr.queue:
@@ -256,8 +269,11 @@ class Search:
         i, side = divmod(place, 2)
         moved = self.bounds[i, side] + outward * self._step[i] * (1.0 if side else -1.0)
         inner, outer = (self._limits[i, 0], self._nominal[i]) if side == 0 else (self._nominal[i], self._limits[i, 1])
-        self.bounds = self.bounds.copy()
-        self.bounds[i, side] = min(max(moved, inner), outer)
+        moved = min(max(moved, inner), outer)
+        if moved != self.bounds[i, side]:
+            self.bounds = self.bounds.copy()
+            self.bounds[i, side], self._ranges = moved, None
+            self._moves[place] += 1
 
     # ---- looking at it -----------------------------------------------------------------------
 
@@ -267,25 +283,37 @@ class Search:
         return float(np.log(np.maximum(self.bounds[:, 1] - self.bounds[:, 0], self._step)).mean())
 
     def metrics(self) -> dict[str, float]:
-        """The entropy, every bound (of the drawn number), and the mean result on bounds since the last call."""
+        """The entropy, every bound (of the drawn number) and width, and the mean result on bounds since the last call.
+
+        A width is a share of the widest, and so comparable between terms of different units.
+        """
         values = {"adr/entropy": self.entropy}
         if self._results[1]:
             values["adr/boundary"] = float(self._results[0] / self._results[1])
         self._results = np.zeros(2)
-        for name, (low, high) in zip(self._names, self.bounds.tolist(), strict=True):
+        widths = np.ptp(self.bounds, axis=1) / np.ptp(self._limits, axis=1)
+        for name, (low, high), width in zip(self._names, self.bounds.tolist(), widths.tolist(), strict=True):
+            values[f"adr/{name}/width"] = width
             log = self.adr.dimensions[name].log
             values[f"adr/{name}/low"], values[f"adr/{name}/high"] = (math.exp(x) if log else x for x in (low, high))
         return values
 
     def ranges(self) -> Randomization:
         """The plain randomization of the present bounds."""
-        return self.randomization.with_bounds(dict(zip(self._names, map(tuple, self.bounds.tolist()), strict=True)))
+        if self._ranges is None:
+            self._ranges = self.randomization.with_bounds(
+                dict(zip(self._names, map(tuple, self.bounds.tolist()), strict=True))
+            )
+        return self._ranges
 
     def state_dict(self) -> dict[str, Any]:
         return {"bounds": self.bounds.copy(), "queues": self._queues.copy(), "queued": self._queued.copy(),
-                "on": self._on.copy(), "returns": self._returns.copy(), "results": self._results.copy()}  # fmt: skip
+                "moves": self._moves.copy(), "on": self._on.copy(), "began": self._began.copy(),
+                "returns": self._returns.copy(), "results": self._results.copy()}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.bounds, self._queues, self._queued, self._on, self._returns, self._results = (
-            np.array(state[name]) for name in ("bounds", "queues", "queued", "on", "returns", "results")
+        self.bounds, self._queues, self._queued, self._moves, self._on, self._began, self._returns, self._results = (
+            np.array(state[name])
+            for name in ("bounds", "queues", "queued", "moves", "on", "began", "returns", "results")
         )
+        self._ranges = None

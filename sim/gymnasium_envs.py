@@ -65,6 +65,8 @@ class PoiseEnv(gymnasium.Env):
     def __init__(self, task: str, render_mode: str | None = None, randomize: Any = "none", threads: int = 1,
                  **options: Any):  # fmt: skip
         self._worlds, self._name = _make(task, 1, randomize, threads, options), task
+        if self._worlds.adr is not None:
+            raise UsageError("ranges adapt over many episodes, and every reset of one world begins anew: use make_vec")
         spec = self._worlds.spec
         self.metadata = {**self.metadata, "render_fps": round(1.0 / spec.control_dt)}
         self.render_mode = _checked_mode(render_mode)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..address import split_options
 from ..errors import UsageError, unknown_name
 from ..robots import ROBOTS
+from .adr import AdaptiveRandomization, adaptive
 from .randomization import Randomization
 from .task import Task
 
@@ -102,7 +103,10 @@ def _gym(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int
 def _robosuite(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
     from .robosuite_adapter import make_robosuite
 
-    return make_robosuite(name.removeprefix("robosuite:"), num_envs, seed, randomization_of(randomize))
+    randomization = randomization_of(randomize)
+    if isinstance(randomization, AdaptiveRandomization):
+        raise UsageError(f"{name}: ranges adapt in Poise's own tasks, not in another simulator's")
+    return make_robosuite(name.removeprefix("robosuite:"), num_envs, seed, randomization)
 
 
 def _dmc(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
@@ -135,7 +139,11 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
     from .task_env import TaskEnv
 
     made = load_task(task)
-    return TaskEnv(made, num_envs, randomization_of(randomize, made), seed, threads)
+    randomization = randomization_of(randomize, made)
+    if isinstance(randomization, AdaptiveRandomization) and not training:
+        raise UsageError("ranges that adapt follow a learner (training=True), so a score on them measures nothing; "
+                         "score on default, or on the adr.json of the run's folder")  # fmt: skip
+    return TaskEnv(made, num_envs, randomization, seed, threads)
 
 
 def load_task(name: str) -> Task:
@@ -162,13 +170,12 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
         return Randomization.from_json(randomize)
     if randomize == "none":
         return Randomization()
-    if randomize in ("default", "adr"):
-        terms = task.randomization if task else Randomization()
-        if randomize == "default":
-            return terms
-        from .adr import adaptive
-
-        return adaptive(terms)
+    if randomize == "adr":
+        if task is None:
+            raise UsageError("ranges adapt in Poise's own tasks, not in another simulator's")
+        return adaptive(task.randomization)
+    if randomize == "default":
+        return task.randomization if task else Randomization()
     return Randomization.load(os.fspath(randomize))
 
 

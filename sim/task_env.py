@@ -102,6 +102,8 @@ class TaskEnv:
         self.worlds = self._all if worlds is None else np.full(self.num_envs, worlds, np.int64)
         self.episodes = np.full(self.num_envs, episodes, np.int64)
         self.steps = np.zeros(self.num_envs, np.int64)
+        if self.adr is not None:
+            self.adr.restart()
         self._obs = self._begin(self._all)
         return _tensors(self._obs)
 
@@ -331,6 +333,7 @@ class TaskEnv:
         return drawn
 
     def _apply(self, worlds: np.ndarray, drawn: Arrays) -> None:
+        """Let the worlds have these dynamics."""
         self.params = _scatter(self.params, worlds, drawn, self.num_envs)
         self._write(worlds, drawn, self.dynamics.defaults)
 

@@ -3,10 +3,12 @@
 import json
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
+import poise.envs  # noqa: F401 (registers)
 from poise.errors import UsageError
 from poise.sim.adr import AdaptiveRandomization, Adr, Dimension, Search, adaptive
 from poise.sim.make import make
@@ -32,27 +34,34 @@ def _symmetric(**limits: float) -> AdaptiveRandomization:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_bounds_settle_where_half_of_the_boundary_episodes_succeed(seed):
-    """Success on a bound of dimension i has probability 1 / (1 + exp((|x_i| - c_i) / .05)), whatever else is drawn.
+    """Capability is separable: an episode on a bound of dimension i succeeds with probability
+    1 / (1 + exp((|x_i| / c_i - 1) / .1)), whatever the others draw.
 
     A bound moves out where 14 of 20 succeed and in where 6 do, equally likely where the probability is 1/2: at |x| = c.
-    The entropy is then mean log 2c = .7945 nats per dimension (OpenAI 2019, whose formula this is).
+    The entropy is then mean log 2c = log(1 2 3 4) / 4 = .7945 nats per dimension (OpenAI 2019, whose formula this is).
     """
-    c, worlds = np.array([0.5, 1.0, 1.5, 2.0]), 500
+    c, worlds = np.array([0.5, 1.0, 1.5, 2.0]), 100
     search = Search(_symmetric(a=0.5, b=1.0, c=1.5, d=2.0), worlds)
-    rng, sizes = np.random.default_rng(seed), dict.fromkeys("abcd", 1)
-    recent = []
-    for episode in range(400):  # 200,000 episodes
-        drawn = search.draw(seed, np.arange(worlds), np.full(worlds, episode), sizes)
+    rng, rows, sizes = np.random.default_rng(seed), np.arange(worlds), dict.fromkeys("abcd", 1)
+    for episode in range(2000):  # 200,000 episodes
+        drawn = search.draw(seed, rows, np.full(worlds, episode), sizes)
         values = np.concatenate([drawn[name] for name in "abcd"], axis=1)  # (N, 4)
         on = search._on // 2
-        chance = 1.0 / (1.0 + np.exp((np.abs(values[np.arange(worlds), on]) - c[on]) / 0.05))
-        search.ended(np.arange(worlds), rng.random(worlds) < chance)
-        if episode >= 300:
-            recent.append(search.bounds)
-    settled = np.abs(np.mean(recent, axis=0)) / c[:, None]
-    assert (settled > 0.95).all() and (settled < 1.05).all(), settled
-    widths = np.mean([np.log(b[:, 1] - b[:, 0]).mean() for b in recent])
-    assert abs(widths - 0.7945) < 0.02 and abs(search.entropy - 0.7945) < 0.05
+        chance = 1.0 / (1.0 + np.exp((np.abs(values[rows, on]) / c[on] - 1.0) / 0.1))
+        search.ended(rows, rng.random(worlds) < chance)
+    settled = np.abs(search.bounds) / c[:, None]
+    assert (settled > 0.93).all() and (settled < 1.05).all(), settled  # one step is 4 % of the smallest c
+    assert search.entropy == pytest.approx(0.7945, abs=0.02)
+
+
+def test_results_from_before_a_bound_moved_do_not_count():
+    """A thousand worlds on one bound move it by one step, not by as many as there are queues full of results."""
+    search = Search(adaptive(Randomization((MASS,)), {"queue": 4}), 1000)
+    rows, step = np.arange(1000), 0.3 / 8
+    for episode in (0, 1):
+        search.draw(0, rows, np.full(1000, episode), {"mass": 2})
+        search.ended(rows, np.ones(1000, bool))
+        assert search.bounds[0] == pytest.approx([1.0 - (episode + 1) * step, 1.0 + (episode + 1) * step])
 
 
 def test_dimensions_begin_where_nothing_changes_and_end_at_possible_values():
@@ -65,6 +74,45 @@ def test_dimensions_begin_where_nothing_changes_and_end_at_possible_values():
     assert heavy.low == 0.05 and heavy.high == 5.0  # a mass stays positive
     dropped = Randomization((Term("d", "obs_dropout", "angles", range=(0.0, 0.7), operation="set"),))
     assert adaptive(dropped).adr.dimensions["d"].high == 1.0  # a chance
+
+
+def test_what_is_set_in_physics_must_say_where_it_begins():
+    friction = Term("grip", "geom_friction", "table", range=(0.5, 1.0), operation="set")
+    assert set(adaptive(Randomization((friction, MASS))).adr.dimensions) == {"mass"}  # it keeps its range
+    with pytest.raises(UsageError, match="nothing says where 'grip' begins; give its nominal"):
+        adaptive(Randomization((friction,)), {"dimensions": {"grip": {"step": 0.1}}})
+    wish = {"nominal": 0.8, "low": 0.2, "high": 1.5, "step": 0.1}
+    assert adaptive(Randomization((friction,)), {"dimensions": {"grip": wish}}).adr.dimensions["grip"].high == 1.5
+
+
+def test_what_is_added_gets_no_lower_limit_than_its_range():
+    softer = Term("softer", "joint_damping", "*", range=(-0.1, 0.2), operation="add")
+    dimension = adaptive(Randomization((softer,))).adr.dimensions["softer"]
+    assert (dimension.low, dimension.high) == (-0.1, 0.4)  # lower, the smallest default might become negative
+
+
+def test_whole_numbers_stay_whole_and_are_equally_likely():
+    term = Term("bias", "joint_pos_bias", "*", distribution="integer", range=(0, 2), operation="set")
+    search = Search(adaptive(Randomization((term,))), 3000)
+    assert search.adr.dimensions["bias"] == Dimension(0.0, 0.0, 4.0, 1.0)
+    search.restart()
+    for _ in range(2):
+        search._on[:], search._began[:] = 1, search._moves[1]
+        search.ended(np.arange(20), np.ones(20, bool))
+    drawn = search.draw(0, np.arange(3000), np.zeros(3000, int), {"bias": 1})["bias"]
+    free = drawn[search._on < 0]
+    assert [round(float((free == k).mean()), 1) for k in (0, 1, 2)] == [0.3, 0.3, 0.3] and (
+        drawn[search._on == 1] == 2
+    ).all()
+
+
+def test_a_term_may_keep_its_range():
+    fixed = adaptive(TERMS, {"dimensions": {"mass": None}})
+    assert "mass" not in fixed.adr.dimensions and fixed.widest().terms[0] == MASS
+    drawn = Search(fixed, 8).draw(
+        0, np.arange(8), np.zeros(8, int), dict.fromkeys(("mass", "damping", "latency", "bias"), 1)
+    )
+    assert np.ptp(drawn["mass"]) > 0.1
 
 
 def test_at_first_every_world_is_the_model_as_it_is():
@@ -82,7 +130,7 @@ def test_a_full_queue_moves_its_bound_out_in_or_not_at_all():
 
     def play(place, *results):
         for result in results:
-            search._on[0] = place
+            search._on[0], search._began[0] = place, search._moves[place]
             search.ended(np.array([0]), result)
 
     play(1, success, success, success)
@@ -149,6 +197,9 @@ def test_a_file_may_change_any_setting_and_comes_back_the_same():
     [
         ({"quue": 3}, "unknown setting of adr 'quue'"),
         ({"queue": 0}, "queue must be at least 1"),
+        ({"queue": 2.5}, "queue must be at least 1 and whole"),
+        ({"queue": "many"}, "a setting has the wrong form"),
+        ({"dimensions": {"mass": 3}}, "'mass' is an object, or null"),
         ({"t_low": 0.9}, r"t_low 0\.9 must be below t_high"),
         ({"boundary": 0.0}, "boundary is a share above 0"),
         ({"measure": "succes"}, "unknown measure 'succes'"),
@@ -168,7 +219,19 @@ def test_nothing_to_search_is_refused():
     with pytest.raises(UsageError, match="no term of this randomization has a range to search"):
         adaptive(Randomization())
     with pytest.raises(UsageError, match="no term of this randomization"):
-        make("reach/planar", 1, randomize="adr")
+        make("reach/planar", 1, randomize="adr", training=True)
+
+
+def test_a_score_on_ranges_that_move_is_refused_and_other_simulators_have_none():
+    with pytest.raises(UsageError, match=r"a score on them measures nothing; score on default, or on the adr\.json"):
+        make("reach/fr3", 1, randomize="adr")
+    with pytest.raises(UsageError, match="cannot be randomized"):
+        make("gym:Pendulum-v1", 1, randomize="adr", training=True)
+    for randomize in ("adr", {**Randomization((MASS,)).to_json(), "adr": {}}):
+        with pytest.raises(UsageError, match="ranges adapt in Poise's own tasks"):
+            make("robosuite:Lift/Panda", 1, randomize=randomize, training=True)
+    with pytest.raises(UsageError, match="every reset of one world begins anew: use make_vec"):
+        gymnasium.make("poise/reach-fr3-v0", randomize="adr")
 
 
 def _quick(**settings) -> AdaptiveRandomization:
@@ -199,6 +262,8 @@ def test_a_restored_search_goes_on_to_the_bit():
         assert torch.equal(a.next_obs["state"], b.next_obs["state"]) and torch.equal(a.obs["state"], b.obs["state"])
     assert np.array_equal(env.adr.bounds, fresh.adr.bounds) and env.metrics() == fresh.metrics()
     assert all(np.array_equal(env.params[name], fresh.params[name]) for name in env.params)
+    env.reset(4)
+    assert np.array_equal(env.adr.bounds[:, 0], env.adr.bounds[:, 1])  # a reset begins anew
 
 
 def test_returns_count_where_they_are_the_measure_and_a_task_without_success_says_so():
