@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--set", action="append", default=[], metavar="key=value", help="change one setting; repeatable")
 
     p = add("eval", _eval, "score a policy on fresh episodes, or several as the seeds of one training", _EVAL_EXAMPLES)
-    p.add_argument("policy", metavar="POLICY", nargs="+", help="a policy file, such as RUN/policy.safetensors")
+    p.add_argument("policy", metavar="POLICY", nargs="+", help="a policy file, or expert: the task's scripted one")
     p.add_argument("--task", help="the task; by default the one it was trained on")
     p.add_argument("--mjcf", metavar="FILE", help="another model of the task's arm, see docs/arms.md")
     p.add_argument("--episodes", type=int, metavar="N", help="episodes (100; with --grid its own)")
@@ -308,7 +308,7 @@ def _eval(options) -> dict[str, Any]:
 
     if options.video and len(options.policy) > 1:
         raise UsageError("--video films one policy; leave out the others")
-    policies = [load_policy(path) for path in options.policy]
+    policies = [_expert(options.task) if path == "expert" else load_policy(path) for path in options.policy]
     tasks = [options.task or policy.provenance.get("task") for policy in policies]
     if not (task := tasks[0]):
         raise UsageError(f"{options.policy[0]} does not say what it was trained on; name it with --task")
@@ -336,6 +336,15 @@ def _eval(options) -> dict[str, Any]:
         video = str(film(policies[0], task, options.video, options.video_episodes, seed, randomize))
         print(f"video:        {video}")
     return {"policy": options.policy[0], "task": task, "eval": scores[0], "video": video}
+
+
+def _expert(task: str | None) -> Any:
+    """The scripted expert of the task, in a policy's place."""
+    if not task:
+        raise UsageError("poise eval expert needs --task, such as lift/fr3")
+    from .policies.expert_policy import ExpertPolicy
+
+    return ExpertPolicy(task)
 
 
 def _eval_grid(options) -> dict[str, Any]:

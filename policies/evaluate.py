@@ -15,6 +15,7 @@ from ..keyed import Stream
 from ..sim.make import make
 from ..sim.vec_env import VecEnv
 from ..spec import Spec
+from .expert_policy import watch
 from .learner import restart
 from .statistics import bootstrap_interval, iqm, mean, wilson_interval
 
@@ -84,6 +85,7 @@ def evaluate(
     env = make(task, num_envs=min(episodes, MOST_WORLDS), seed=seed, randomize=randomize, threads=threads)
     try:
         require_same_spec(policy.spec, env.spec, task)
+        watch(policy, env)
         returns, lengths, successes = [], [], []
         rounds = -(-episodes // env.num_envs)
         for i in range(rounds):

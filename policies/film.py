@@ -16,6 +16,7 @@ from ..sim.make import make
 from ..sim.render import Renderer, choose_backend, write_video
 from ..sim.task_env import TaskEnv
 from .evaluate import Acts, require_same_spec
+from .expert_policy import watch
 
 PAUSE = 0.5  # [s] that the last picture of an episode stays
 
@@ -50,6 +51,7 @@ def film(
             draw = env.render
     try:
         require_same_spec(policy.spec, env.spec, task)
+        watch(policy, env)
         write_video(path, _frames(policy, env, draw, episodes, seed), fps=1.0 / env.spec.control_dt)
     finally:
         if renderer is not None:

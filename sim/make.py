@@ -68,7 +68,7 @@ _GYMNASIUM = {
     "pendulums": ("InvertedPendulum-v5", "InvertedDoublePendulum-v5"),
 }  # file in sim/tasks -> tasks
 
-_TABLETOP = (("push", "push", "Push"), ("lift", "lift", "Lift"))
+_TABLETOP = (("push", "push", "Push"), ("lift", "lift", "Lift"), ("pick-place", "pick_place", "PickPlace"))
 _ARMS = ("fr3",)
 
 

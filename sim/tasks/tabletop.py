@@ -81,7 +81,7 @@ class Tabletop:
         if self.grips and gripper is None:
             raise UsageError(f"{self.name} needs an arm with a gripper, and {robot} has none")
         self._fingers = np.full(len(gripper.joints), gripper.open) if self.grips and gripper else np.zeros(0)
-        self._start_pose = start_pose(self.robot, self.place(*self.start))
+        self.start_pose = start_pose(self.robot, self.place(*self.start))
 
     # ---- the world ---------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Tabletop:
     def begin(self, key: Key, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """qpos and qvel of episodes with the cube's centre at `cube` (n, 3), turned at random, all at rest."""
         n = len(cube)
-        arm = self._start_pose + START_SPREAD * (2.0 * key.uniform("start", self.robot.num_joints) - 1.0)
+        arm = self.start_pose + START_SPREAD * (2.0 * key.uniform("start", self.robot.num_joints) - 1.0)
         yaw = 0.5 * np.pi * (key.uniform("yaw", 1) - 0.5)  # all there are of a cube
         quat = np.concatenate([np.cos(yaw / 2), np.zeros((n, 2)), np.sin(yaw / 2)], axis=1)
         qpos = np.concatenate([arm, np.broadcast_to(self._fingers, (n, len(self._fingers))), cube, quat], axis=1)

@@ -1,0 +1,70 @@
+"""pick-place/ROBOT: take the cube and bring it to a place in the air or on the table, and hold it there.
+
+A third of the goals lie on the table. The cube may stay in the fingers: it has to be at rest at the goal at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..task import Key, State
+from .lift import cube_on_table
+from .tabletop import Tabletop, distance, met
+
+if TYPE_CHECKING:
+    import mujoco
+
+SUCCESS_RADIUS = 0.03  # [m] from the cube's centre to the goal
+AT_REST = 0.1  # [m/s] of the cube
+TARGET_LOW, TARGET_HIGH = (-0.10, -0.16, 0.0), (0.10, 0.16, 0.20)  # of the bench's size, from a cube in its middle
+ON_TABLE = 1 / 3  # of all goals
+
+
+class PickPlace(Tabletop):
+    """The tasks `pick-place/ROBOT`."""
+
+    kind, grips, has_goal, friction = "pick-place", True, True, 1.0
+    start = (0.0, 0.0, 0.16)
+    max_episode_steps = 100
+
+    def add_goal(self, scene: mujoco.MjSpec) -> None:
+        from ..scene import add_target
+
+        add_target(scene, SUCCESS_RADIUS, flat=False)
+
+    def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Start above the table, at rest and open, with cube and goal somewhere new."""
+        qpos, qvel = self.begin(key, cube_on_table(self, key))
+        u = key.uniform("target", 4)
+        x, y, z = (np.asarray(TARGET_LOW) + np.subtract(TARGET_HIGH, TARGET_LOW) * u[:, :3]).T
+        target = self.place(x, y, np.where(u[:, 3] < ON_TABLE, 0.0, z)) + np.array([0.0, 0.0, self.bench.half])
+        return qpos, qvel, {
+            "target_pos": target, "tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64),
+        }  # fmt: skip
+
+    def advance(self, state: State, action: Any) -> dict[str, Any]:
+        """The true tool position, and for how many steps in a row the cube has rested at the goal."""
+        xp = array_namespace(state.qvel)
+        target, velocity = state.memory["target_pos"], state.qvel[:, -6:-3]
+        slow = xp.sqrt(xp.sum(velocity**2, axis=-1)) <= AT_REST
+        there = (distance(self.cube(state.qpos), target) <= SUCCESS_RADIUS) & slow
+        return {"target_pos": target, "tool_pos": self.tool(state.qpos), "held": met(state.memory, there)}
+
+    def reward(self, state: State, action: Any) -> Any:
+        """.5 (1 - tanh 5 d) + n (.25 c + c (1 - tanh 5 g) + exp(-(g / .03)^2)) - .01 |a|^2.
+
+        d [m] from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube;
+        c from 0 to 1: the fingers' closing onto it; g [m] from the cube to the goal.
+        """
+        xp = array_namespace(action)
+        cube = self.cube(state.qpos)
+        d = distance(state.memory["tool_pos"], self.grip_point(cube))
+        g = distance(cube, state.memory["target_pos"])
+        closed = self.closedness(state.qpos)
+        held = closed * (1.25 - xp.tanh(5.0 * g)) + xp.exp(-((g / 0.03) ** 2))
+        return (0.5 * (1.0 - xp.tanh(5.0 * d)) + xp.exp(-((d / 0.03) ** 2)) * held
+                - 0.01 * xp.sum(action * action, axis=-1))  # fmt: skip
