@@ -93,6 +93,7 @@ class Tabletop:
 
         scene = arm_scene(self.robot, self.mjcf)
         if self.grips:
+            self._check_fingers(scene)
             scene.option.cone, scene.option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0  # no creeping in the grip
         else:
             close_fingers(scene, self.robot)
@@ -103,6 +104,15 @@ class Tabletop:
         add_cube(scene, self.bench.half, self._mass, self.friction)
         self.add_goal(scene)
         return scene
+
+    def _check_fingers(self, scene: mujoco.MjSpec) -> None:
+        """The finger joints are those that qpos is read by."""
+        gripper = self.robot.gripper
+        assert gripper is not None
+        have = [joint.name for joint in scene.joints if joint.name not in self.robot.joints]
+        if have != list(gripper.joints):
+            raise UsageError(f"{self.mjcf or self.robot.name} moves its fingers otherwise: {self.name} needs the joints "
+                             f"{', '.join(gripper.joints)}; it has {', '.join(have) or 'none'}")  # fmt: skip
 
     def add_goal(self, scene: mujoco.MjSpec) -> None:
         """Whatever marks the goal in pictures."""

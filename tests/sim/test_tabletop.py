@@ -1,11 +1,14 @@
 """push, lift and pick-place: what they show, reward and call a success, and where things lie."""
 
+import re
+
 import mujoco
 import numpy as np
 import pytest
 
 from poise.errors import UsageError
 from poise.kinematics import forward_kinematics
+from poise.sim.arm_file import ASSETS
 from poise.sim.make import load_task, make
 from poise.sim.task import Key, State
 from poise.sim.tasks import lift, pick_place, push
@@ -162,13 +165,16 @@ def test_the_camera_shows_cube_and_arm():
     env.close()
 
 
-def test_another_file_of_the_arm_must_have_its_names(tmp_path):
-    path = tmp_path / "arm.xml"
-    path.write_text(
-        "<mujoco><worldbody><body name='a'><joint name='fr3_joint1'/><geom size='1'/></body></worldbody></mujoco>"
+def test_another_file_of_the_arm_must_have_as_many_finger_joints(tmp_path):
+    text = (ASSETS / "fr3.xml").read_text().replace('<joint name="finger_joint2"/>', "")
+    text = re.sub(
+        r'<equality>.*?</equality>|<joint joint="finger_joint2" coef="0.5"/>|<keyframe>.*?</keyframe>',
+        "",
+        text,
+        flags=re.S,
     )
-    with pytest.raises(UsageError, match=r"arm.xml lacks the joint fr3_joint2.* of fr3; it has fr3_joint1"):
+    path = tmp_path / "one_finger.xml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"one_finger.xml .* finger_joint1, finger_joint2; it has finger_joint1"):
         load_task(f"lift/fr3?mjcf={path}").model()
-    path.write_text("<mujoco>")
-    with pytest.raises(UsageError, match=r"arm.xml is no MJCF model"):
-        load_task(f"lift/fr3?mjcf={path}").model()
+    assert load_task(f"push/fr3?mjcf={path}").model().compile().nq == 7 + 7
