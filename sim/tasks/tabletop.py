@@ -111,7 +111,7 @@ class Tabletop:
         assert gripper is not None
         have = [joint.name for joint in scene.joints if joint.name not in self.robot.joints]
         if have != list(gripper.joints):
-            raise UsageError(f"{self.mjcf or self.robot.name} moves its fingers otherwise: {self.name} needs the joints "
+            raise UsageError(f"{self.mjcf or self.robot.name} has other fingers: {self.name} needs the joints "
                              f"{', '.join(gripper.joints)}; it has {', '.join(have) or 'none'}")  # fmt: skip
 
     def add_goal(self, scene: mujoco.MjSpec) -> None:
