@@ -19,6 +19,7 @@ PAGES = [
     "docs/policy-gradients.md",
     "docs/tabular.md",
     "docs/deploy.md",
+    "docs/arms.md",
     "docs/policy-file.md",
 ]
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -168,16 +168,26 @@ class Reach:
 
 
 def _randomization(robot: str, arena: Arena, own: bool) -> Randomization:
-    """own: whether the model is Poise's, whose links have names to choose them by."""
-    hand = (Term("hand_mass", "link_mass", "hand", range=(0.7, 1.3)),) if own else ()
-    return Randomization((
-        Term("link_mass", "link_mass", f"{robot}_link*" if own else "*", range=(0.7, 1.3)),
-        *hand,
+    """own: whether the model is Poise's; anyone else's may lack damping to scale, and names its links otherwise."""
+    friction = Term("friction", "joint_friction", "*", range=(0.0, arena.friction), operation="add")
+    gain = Term("gain", "actuator_gain", "*", range=(0.7, 1.3))
+    ours = (
+        Term("link_mass", "link_mass", f"{robot}_link*", range=(0.7, 1.3)),
+        Term("hand_mass", "link_mass", "hand", range=(0.7, 1.3)),
         Term("damping", "joint_damping", "*", range=(0.7, 1.3)),
-        Term("friction", "joint_friction", "*", range=(0.0, arena.friction), operation="add"),
+        friction,
         Term("armature", "joint_armature", "*", range=(0.7, 1.3)),
-        Term("gain", "actuator_gain", "*", range=(0.7, 1.3)),
+        gain,
         Term("gain_damping", "actuator_damping", "*", range=(0.7, 1.3)),
+    )
+    theirs = (
+        Term("link_mass", "link_mass", "*", range=(0.7, 1.3)),
+        Term("damping", "joint_damping", "*", range=(0.0, arena.friction), operation="add"),
+        friction,
+        gain,
+    )
+    return Randomization((
+        *(ours if own else theirs),
         Term("payload", "payload", "tool", range=(0.0, arena.payload), operation="set"),
         Term("latency", "action_latency", range=(0.0, 0.08), operation="set"),
         Term("joint_pos_noise", "joint_pos_noise", "*", range=(0.0002, 0.0008), operation="set"),
