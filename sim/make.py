@@ -126,7 +126,7 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
     """N worlds of a task; call reset(seed) on them before the first step.
 
     randomize: "none", "default" (the task's own, where it has one), "adr" (the same, with ranges that adapt:
-        sim/adr.py), the path of a JSON file, its data, or a Randomization.
+        sim/adr.py), the path of a JSON file, its data, a Randomization, or py:module:attribute for one of yours.
     threads: for native tasks; 0 takes every core this process may use.
     training: whether worlds are for learning from, not for scoring: what a task's name asks of training then holds.
 
@@ -170,6 +170,10 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
         return Randomization.from_json(randomize)
     if randomize == "none":
         return Randomization()
+    if isinstance(randomize, str) and randomize.startswith("py:"):
+        if isinstance(own := _attribute(randomize), Randomization):
+            return own
+        raise UsageError(f"{randomize} should be a Randomization, not {own!r}")
     if randomize == "adr":
         if task is None:
             raise UsageError("ranges adapt in Poise's own tasks, not in another simulator's")
@@ -180,14 +184,22 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
 
 
 def _imported(name: str) -> Callable[..., Task]:
+    factory = _attribute(name)
+    if not callable(factory):
+        raise UsageError(f"{name} should be something to call that returns a task, not {factory!r}")
+    return cast("Callable[..., Task]", factory)
+
+
+def _attribute(name: str) -> Any:
+    """What a name py:module:attribute stands for."""
     module_name, _, attribute = name.removeprefix("py:").partition(":")
     if not module_name or not attribute:
-        raise UsageError(f"a task of your own is named py:module:attribute, not {name!r}")
+        raise UsageError(f"what is your own is named py:module:attribute, not {name!r}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(f"cannot import {module_name!r} for {name}: {error}; is its folder on PYTHONPATH?") from None
-    if not callable(factory := getattr(module, attribute, None)):
-        known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise unknown_name(f"callable in module {module_name}", attribute, known)
-    return cast("Callable[..., Task]", factory)
+    if not hasattr(module, attribute):
+        known = [n for n in vars(module) if not n.startswith("_")]
+        raise unknown_name(f"attribute of module {module_name}:", attribute, known)
+    return getattr(module, attribute)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...errors import unknown_name
+from ...errors import UsageError, unknown_name
 from ...kinematics import forward_kinematics
 from ...observe import add_kinematics
 from ...robots import FR3, RobotSpec, robot_spec
@@ -55,9 +55,9 @@ ARENAS = {
 }
 
 
-def sample_target(uniforms: Any, robot: str = "fr3") -> Any:
+def sample_target(uniforms: Any, arena: Arena) -> Any:
     """Targets (n, 3) [m] in the arm's box, from uniform numbers in (0, 1) of the same shape."""
-    low, high = np.asarray(ARENAS[robot].low), np.asarray(ARENAS[robot].high)
+    low, high = np.asarray(arena.low), np.asarray(arena.high)
     return low + (high - low) * uniforms
 
 
@@ -94,14 +94,21 @@ class Reach:
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
 
-    def __init__(self, robot: str = "fr3", mjcf: str = ""):
-        """mjcf: another model file of the arm, see sim/arm_file.py."""
-        if robot not in ARENAS:
-            raise unknown_name("robot of reach", robot, ARENAS)
-        self.name = f"reach/{robot}"
-        self.robot, self.arena, self.mjcf = robot_spec(robot), ARENAS[robot], mjcf or None
-        self.spec = reach_spec(self.robot)
-        self.randomization = _randomization(robot, self.arena, own=not mjcf)
+    def __init__(self, robot: str | RobotSpec = "fr3", mjcf: str = "", arena: Arena | None = None):
+        """A task of one of Poise's arms, by name, or of an arm of yours, with its model file and its arena.
+
+        mjcf: another model file of the arm, see sim/arm_file.py.
+        """
+        if isinstance(robot, str):
+            if robot not in ARENAS:
+                raise unknown_name("robot of reach", robot, ARENAS)
+            robot, arena = robot_spec(robot), arena or ARENAS[robot]
+        if arena is None:
+            raise UsageError(f"reach/{robot.name} needs an arena: where its targets are")
+        self.name = f"reach/{robot.name}"
+        self.robot, self.arena, self.mjcf = robot, arena, mjcf or None
+        self.spec = reach_spec(robot)
+        self.randomization = _randomization(robot.name, arena, own=not mjcf)
 
     def model(self) -> mujoco.MjSpec:
         """The scene with the arm in it, its hand made rigid as its file draws it."""
@@ -128,7 +135,7 @@ class Reach:
         qpos = np.clip(qpos, self.spec.actions[0].low, self.spec.actions[0].high)
         tool_pos, _ = forward_kinematics(robot, qpos)
         memory = {
-            "target_pos": sample_target(key.uniform("target", 3), robot.name),
+            "target_pos": sample_target(key.uniform("target", 3), self.arena),
             "tool_pos": tool_pos,
             "held": np.zeros(len(qpos), np.int64),
         }

@@ -45,7 +45,7 @@ def test_a_task_of_your_own_is_made_from_a_module_outside(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
     env = make("py:my_arm:TwoLink", num_envs=2, randomize="default", threads=1)
     assert env.task.name == "test/two_link" and env.reset(0)["state"].shape == (2, 5)
-    with pytest.raises(UsageError, match="unknown callable in module my_arm 'TwoLinks'; did you mean TwoLink"):
+    with pytest.raises(UsageError, match="unknown attribute of module my_arm: 'TwoLinks'; did you mean TwoLink"):
         load_task("py:my_arm:TwoLinks")
     sys.modules.pop("my_arm")
 

@@ -30,7 +30,7 @@ def test_targets_fill_a_box_of_the_promised_size(name):
     arena, robot = ARENAS[name], ROBOTS[name]
     box = np.subtract(arena.high, arena.low)
     assert (box >= (arena.size if name != "fr3" else 1.0) * np.array([0.35, 0.6, 0.35]) - 1e-12).all()
-    targets = sample_target(np.random.default_rng(0).random((2000, 3)), name)
+    targets = sample_target(np.random.default_rng(0).random((2000, 3)), arena)
     assert (targets >= arena.low).all() and (targets <= arena.high).all()
     assert (np.ptp(targets, axis=0) > 0.98 * box).all()
     assert (np.greater(arena.low, robot.workspace_low) & np.less(arena.high, robot.workspace_high)).all()
