@@ -78,12 +78,10 @@ class GymnasiumTask:
 
     def _noisy(self, key: Key) -> tuple[Any, Any]:
         """Start positions (n, nq) and velocities (n, nv) around the model's own pose at rest."""
-        spread = 2.0 * key.uniform("position", len(self._start)) - 1.0
-        if self.normal_velocity:
-            speed = key.normal("velocity", self._nv)
-        else:
-            speed = 2.0 * key.uniform("velocity", self._nv) - 1.0
-        return self._start + self.position_noise * spread, self.velocity_noise * speed
+        nq = len(self._start)
+        u = key.uniform("start", nq if self.normal_velocity else nq + self._nv)  # one draw costs as much as two
+        speed = key.normal("velocity", self._nv) if self.normal_velocity else 2.0 * u[:, nq:] - 1.0
+        return self._start + self.position_noise * (2.0 * u[:, :nq] - 1.0), self.velocity_noise * speed
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         return *self._noisy(key), {}
