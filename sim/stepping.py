@@ -25,7 +25,7 @@ _LARGEST_BLOCK = 8  # worlds that a thread takes at a time: contacts make some w
 
 
 class SteppingEngine(Engine):
-    """Worlds whose MjData fields `reads` are in `extra` after every step."""
+    """Worlds whose MjData fields `reads` are in `extra` after every step; overwritten two steps later."""
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, num_substeps: int, threads: int = 0,
                  separate: bool = False, reads: tuple[str, ...] = ()):  # fmt: skip
@@ -34,12 +34,14 @@ class SteppingEngine(Engine):
         self._after = bool(_AFTERWARDS & set(reads))
         self._threads = [_Thread(data, reads) for data in self._data]
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        self.extra = {name: np.empty((num_envs, *view.shape)) for name, view in self._threads[0].views.items()}
+        self.extra, self._spare = self._arrays(), self._arrays()  # in turn: fresh memory every step costs page faults
         self._look(np.arange(num_envs))
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.empty((self.num_envs, *view.shape)) for name, view in self._threads[0].views.items()}
+
     def _advance(self, before: np.ndarray, ctrl: np.ndarray, wrench: np.ndarray | None) -> np.ndarray:
-        after = np.empty_like(before)
-        extra = {name: np.empty_like(values) for name, values in self.extra.items()}
+        after, extra = np.empty_like(before), self._spare
         held = (ctrl == ctrl[:, :1]).all(axis=(1, 2)).tolist()  # one command for the whole period: one call of mj_step
 
         def step(thread: _Thread, worlds: range) -> None:
@@ -76,14 +78,13 @@ class SteppingEngine(Engine):
         if wrench is not None:
             for thread in self._threads:
                 thread.data.xfrc_applied[:] = 0.0
-        self.extra = extra
+        self.extra, self._spare = extra, self.extra
         return after
 
     def step(self, ctrl: np.ndarray, wrench: np.ndarray | None = None) -> np.ndarray | None:
-        seen = self.extra
         if (bad := super().step(ctrl, wrench)) is not None:
             for name, values in self.extra.items():
-                values[bad] = seen[name][bad]
+                values[bad] = self._spare[name][bad]  # from before this step
         return bad
 
     def set_state(self, worlds: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
@@ -92,16 +93,14 @@ class SteppingEngine(Engine):
 
     def _look(self, worlds: np.ndarray) -> None:
         """The fields of worlds as mj_forward gives them, where an episode begins."""
-        fresh = {name: values.copy() for name, values in self.extra.items()}
         thread = self._threads[0]
         for world in worlds.tolist():
             mujoco.mj_resetData(self.models[world], thread.data)
             mujoco.mj_setState(self.models[world], thread.data, self.state[world], FULL_STATE)
             mujoco.mj_forward(self.models[world], thread.data)
             for name, view in thread.views.items():
-                fresh[name][world] = view
+                self.extra[name][world] = view
         mujoco.mj_resetData(self.model, thread.data)
-        self.extra = fresh
 
     def _each(self, do: Callable[[_Thread, range], None]) -> None:
         """Call `do` for all worlds, a block at a time, on every thread at once."""

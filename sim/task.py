@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """N worlds at the end of a control period. Tasks return new arrays and never write into these."""
+    """N worlds at the end of a control period. Tasks return new arrays, never write into these, and keep copies."""
 
     time: Any  # (N,) [s] since the episode began
     qpos: Any  # (N, nq) positions: true for reward and success, as measured for `observe`

@@ -270,7 +270,7 @@ class TaskEnv:
         readings = self.task.observe(replace(true, qpos=qpos, qvel=qvel))
         if not self.readings.perfect:
             readings = self.readings.begin(worlds, readings, self.params)
-        return observe(self.spec, readings, frames)
+        return self._pack(readings, frames)
 
     def _state_of(self, worlds: np.ndarray) -> State:
         """The true state of some worlds alone."""
