@@ -27,7 +27,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -58,7 +57,8 @@ logging.getLogger(LOGGER).addFilter(_muffle)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """robosuite warns of nothing in here."""
     _muffle.depth += 1
     try:
         with warnings.catch_warnings():
@@ -69,7 +69,7 @@ def _quiet() -> Iterator[None]:
 
 
 _backend = os.environ.get("MUJOCO_GL")
-with _quiet():
+with quiet():
     import robosuite
     from robosuite.controllers import load_composite_controller_config, load_part_controller_config
     from robosuite.macros import SIMULATION_TIMESTEP
@@ -102,7 +102,7 @@ class RobosuiteEnv(gymnasium.Env):
 
     def __init__(self, task: str, robot: str, options: RobosuiteOptions, randomization: Randomization):
         self._options, self._randomization = options, randomization
-        with _quiet():
+        with quiet():
             self._suite = _make(task, robot, options)
         self._rebuilds = False  # it has just been built
         self._suite.rng = _Orderly(self._suite.rng.bit_generator)
@@ -112,7 +112,7 @@ class RobosuiteEnv(gymnasium.Env):
         self._substeps = round(1.0 / options.control_freq / SIMULATION_TIMESTEP)
         self._key = 0
         first, _ = self.reset(seed=0)
-        with _quiet():
+        with quiet():
             self._suite.step(np.zeros(self._suite.action_dim))  # numba compiles here, where it had not yet
         self._rebuilds = options.hard_reset if options.hard_reset is not None else task == "Lift"
         low, high = self._suite.action_spec
@@ -136,7 +136,7 @@ class RobosuiteEnv(gymnasium.Env):
         self._suite.hard_reset = self._rebuilds
         if self._rebuilds and self._suite.sim._render_context_offscreen is None:
             self._release()
-        with _quiet():
+        with quiet():
             self._suite.reset()
         return self._observe(), {}
 
@@ -144,7 +144,7 @@ class RobosuiteEnv(gymnasium.Env):
         """Apply an action of action_space for one control period."""
         suite = self._suite
         suite.timestep += 1
-        _muffle.depth += 1  # Wipe warns of joint limits; this is _quiet without its 20 us
+        _muffle.depth += 1  # Wipe warns of joint limits; this is quiet without its 20 us
         try:
             for substep in range(self._substeps):
                 suite.sim.step1()
@@ -251,40 +251,47 @@ class _Orderly(np.random.Generator):
         return super().choice(sorted(a) if names else a, *arguments, **settings)
 
 
+def settings(robot: str, controller: str, composite: str = NAME) -> dict[str, Any]:
+    """Arguments of robosuite.make: one arm, dense rewards, no pictures, and no end but a true one."""
+    return {
+        "robots": robot,
+        "controller_configs": {"type": composite, "body_parts": {"right": _arm(robot, controller)}},
+        "control_freq": 20,
+        "horizon": 500,  # Wipe scales its rewards by it
+        "ignore_done": True,
+        "reward_shaping": True,
+        "has_renderer": False,
+        "has_offscreen_renderer": False,
+        "use_camera_obs": False,
+        "renderer": "mujoco",
+    }
+
+
 def _make(task: str, robot: str, options: RobosuiteOptions) -> Any:
-    made = partial(
-        robosuite.make,
-        task,
-        robots=robot,
-        controller_configs=_controller(robot, options.controller),
-        control_freq=options.control_freq,
-        horizon=options.horizon,
-        ignore_done=True,
-        reward_shaping=options.reward_shaping,
-        reward_scale=options.reward_scale,
-        has_renderer=False,
-        renderer="mujoco",
-        seed=0,
-    )
+    given = settings(robot, options.controller) | {
+        "control_freq": options.control_freq, "horizon": options.horizon, "reward_shaping": options.reward_shaping,
+        "reward_scale": options.reward_scale, "seed": 0,
+    }  # fmt: skip
     if not options.camera:
-        return made(has_offscreen_renderer=False, use_camera_obs=False)
+        return robosuite.make(task, **given)
+    pictures = {"has_offscreen_renderer": True, "use_camera_obs": True, "camera_names": list(options.camera),
+                "camera_heights": FRAME, "camera_widths": FRAME}  # fmt: skip
     try:
-        return made(has_offscreen_renderer=True, use_camera_obs=True, camera_names=list(options.camera),
-                    camera_heights=FRAME, camera_widths=FRAME)  # fmt: skip
+        return robosuite.make(task, **given | pictures)
     except ValueError:
-        known = made(has_offscreen_renderer=False, use_camera_obs=False).sim.model.camera_names
+        known = robosuite.make(task, **given).sim.model.camera_names
         for name in options.camera:
             if name not in known:
                 raise unknown_name("camera", name, known) from None
         raise
 
 
-def _controller(robot: str, name: str) -> dict[str, Any]:
-    """The composite configuration with the parts that a single arm has, so that robosuite has nothing to warn of."""
+def _arm(robot: str, controller: str) -> dict[str, Any]:
+    """The configuration of the only part that the arm has, so that robosuite has nothing to warn of."""
     arm = load_composite_controller_config(robot=robot)["body_parts"]["right"]
-    if arm["type"] != name:
-        arm = {**load_part_controller_config(default_controller=name), "gripper": arm["gripper"]}
-    return {"type": NAME, "body_parts": {"right": arm}}
+    if arm["type"] != controller:
+        arm = {**load_part_controller_config(default_controller=controller), "gripper": arm["gripper"]}
+    return arm
 
 
 # endings of robosuite's names: (source, unit, frame)

@@ -103,6 +103,24 @@ def envpool_side(name: str, worlds: int) -> Side:
     return _theirs(env, worlds, env.action_space.high[0], env.action_space.shape)
 
 
+def robosuite_side(task: str, robot: str, controller: str) -> Side:
+    """robosuite alone: the options of our adapter, its own composite controller and its own loop."""
+    from poise.sim.robosuite_env import quiet, robosuite, settings
+
+    with quiet():
+        env = robosuite.make(task, **settings(robot, controller, composite="BASIC"), seed=0)
+        env.reset()
+    actions = np.random.default_rng(0).uniform(-1, 1, (256, env.action_dim)).astype(np.float32)
+
+    def step(i: int) -> None:
+        env.step(actions[i % 256])
+        if env.timestep == 500:
+            with quiet():
+                env.reset()
+
+    return _timed(step, 1)
+
+
 def _theirs(env: Any, worlds: int, high: float, shape: Any) -> Side:
     actions = np.random.default_rng(0).uniform(-high, high, (256, worlds, *shape)).astype(np.float32)
     return _timed(lambda i: env.step(actions[i % 256]), worlds)
@@ -137,6 +155,12 @@ def peer_pair(name: str, peer: str, side: Callable[[str, int], Side], bar: float
                 TASKS[name] // 8)  # fmt: skip
 
 
+def robosuite_pair(task: str, robot: str, controller: str) -> Pair:
+    name = f"robosuite:{task}/{robot}?controller={controller}"
+    return Pair(name, partial(env_side, name, 1), "robosuite alone", partial(robosuite_side, task, robot, controller),
+                0.9, 50)  # fmt: skip
+
+
 def randomization_pair(name: str, steps: int) -> Pair:
     """Episodes of 64 worlds with all draws, and without any."""
     return Pair(f"{name}, randomized", partial(env_side, name, 64, "default"), "not randomized",
@@ -162,6 +186,8 @@ PAIRS = (
     *(peer_pair(name, "EnvPool", envpool_side, None) for name in TASKS),
     *(randomization_pair(name, steps) for name, steps in TASKS.items()),
     randomization_pair("reach/fr3", 6400),
+    robosuite_pair("Lift", "Panda", "OSC_POSE"),
+    robosuite_pair("Door", "UR5e", "JOINT_POSITION"),
     many_pair("HalfCheetah-v5"),
     threads_pair("HalfCheetah-v5", 64_000),
     threads_pair("Ant-v5", 9_600),

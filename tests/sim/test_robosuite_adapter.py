@@ -37,16 +37,10 @@ def lift():
 
 def alone(task, controller):
     """robosuite without Poise: its own composite controller, its own loop."""
-    import robosuite
+    from poise.sim.robosuite_env import quiet, robosuite, settings
 
-    from poise.sim.robosuite_env import _controller, _quiet
-
-    with _quiet():
-        return robosuite.make(
-            task, robots="Panda", controller_configs={**_controller("Panda", controller), "type": "BASIC"},
-            has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False, reward_shaping=True,
-            horizon=500, ignore_done=True, renderer="mujoco", seed=0,
-        )  # fmt: skip
+    with quiet():
+        return robosuite.make(task, **settings("Panda", controller, composite="BASIC"), seed=0)
 
 
 def actions(env, count, seed=0):
