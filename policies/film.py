@@ -12,7 +12,7 @@ import numpy as np
 from ..address import without_workers
 from ..errors import UsageError
 from ..keyed import Stream
-from ..sim.make import make
+from ..sim.make import make, randomization_of
 from ..sim.render import Renderer, choose_backend, write_video
 from ..sim.task_env import TaskEnv
 from .evaluate import Acts, require_same_spec
@@ -37,7 +37,8 @@ def film(
         from ..sim.gymnasium_adapter import make_gym
 
         choose_backend()
-        env = make_gym(task.removeprefix("gym:"), 1, render_mode="rgb_array")
+        env = make_gym(task.removeprefix("gym:"), 1, render_mode="rgb_array",
+                       randomization=randomization_of(randomize))  # fmt: skip
         draw = env.render
     else:
         env = make(without_workers(task)[0], 1, randomize=randomize, threads=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..address import without_workers
 from ..errors import UsageError
 from ..keyed import Stream
-from ..sim.make import make
+from ..sim.make import make, randomization_of
 from ..sim.render import choose_backend
 from ..sim.task_env import TaskEnv
 from .evaluate import Acts, require_same_spec
@@ -125,13 +125,14 @@ class Player:
 def _one_world(task: str, randomize: Any) -> tuple[Any, bool]:
     """A world of the task, and whether it can only be shown in pictures of its own."""
     if not task.startswith("gym:"):
-        return make(task, 1, randomize=randomize, threads=1), False
+        return make(without_workers(task)[0], 1, randomize=randomize, threads=1), False
     from ..sim.gymnasium_adapter import GymVecEnv, make_gym
 
     name, _ = without_workers(task.removeprefix("gym:"))
-    env = make_gym(name, 1)
+    randomization = randomization_of(randomize)
+    env = make_gym(name, 1, randomization=randomization)
     if isinstance(env, GymVecEnv) and isinstance(getattr(env.first, "model", None), mujoco.MjModel):
         return env, False
     env.close()
     choose_backend()
-    return make_gym(name, 1, render_mode="rgb_array"), True
+    return make_gym(name, 1, render_mode="rgb_array", randomization=randomization), True

@@ -12,27 +12,32 @@ dm_control only when a task is made.
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING, cast
 
 from ..address import split_options, without_workers
 from ..errors import UsageError, unknown_name
 from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
+from .randomization import Randomization
 from .worlds import EnvCall
+
+if TYPE_CHECKING:
+    from .dmc_env import DmcEnv
 
 OPTIONS = ("time_limit", "workers")
 
 
-def make_dmc(name: str, num_envs: int, seed: int = 0) -> GymVecEnv:
+def make_dmc(name: str, num_envs: int, seed: int = 0, randomization: Randomization | None = None) -> GymVecEnv:
     """N worlds of DOMAIN-TASK?options.
 
     Raises:
-        UsageError: an unknown task or option, or dm_control is not installed.
+        UsageError: an unknown task or option, dm_control is not installed, or a randomization does not fit the model.
     """
     require_worlds(num_envs, f"dmc:{name}")
     bare, workers = without_workers(name)
     plain, options = split_options(bare)
     if not importlib.util.find_spec("dm_control"):
         raise UsageError(f"dmc:{name} needs dm_control: pip install 'poise[dmc]'")
-    from .dmc_env import DmcEnv, suite
+    from .dmc_env import suite
 
     tasks = {f"{domain}-{task}": (domain, task) for domain, task in suite().ALL_TASKS}
     if plain not in tasks:
@@ -41,13 +46,13 @@ def make_dmc(name: str, num_envs: int, seed: int = 0) -> GymVecEnv:
         if option not in OPTIONS:
             raise unknown_name("option of a dm_control task", option, OPTIONS)
     domain, task = tasks[plain]
-    call = EnvCall("poise.sim.dmc_env:DmcEnv",
-                   {"domain": domain, "task": task, "time_limit": _seconds(options.get("time_limit"))})  # fmt: skip
+    arguments = {"domain": domain, "task": task, "time_limit": _seconds(options.get("time_limit"))}
+    if randomization:
+        arguments["randomization"] = randomization.to_json()
+    call = EnvCall("poise.sim.dmc_env:make_env", arguments)
     first = call()
-    assert isinstance(first, DmcEnv)
-    return worlds_of(
-        first, call, num_envs, workers, bare, seed, prefix="dmc", max_episode_steps=first.max_episode_steps
-    )
+    limit = cast("DmcEnv", first.unwrapped).max_episode_steps
+    return worlds_of(first, call, num_envs, workers, bare, seed, "dmc", limit, randomization)
 
 
 def _seconds(text: str | None) -> float | None:

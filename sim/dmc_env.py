@@ -15,13 +15,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
 from gymnasium import spaces
+
+from .randomized import randomized
 
 UNLIMITED = mujoco.mjMAXVAL  # what dm_control says of an actuator without limits
 FRAME = (480, 480)  # [pixels]
@@ -90,6 +92,12 @@ class DmcEnv(gymnasium.Env):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def make_env(domain: str, task: str, time_limit: float | None = None,
+             randomization: Mapping[str, Any] | None = None) -> gymnasium.Env:  # fmt: skip
+    """One world, with a randomization's data where there is one."""
+    return randomized(DmcEnv(domain, task, time_limit), randomization, f"dmc:{domain}-{task}")
 
 
 def suite() -> Any:

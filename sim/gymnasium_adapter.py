@@ -49,22 +49,24 @@ if TYPE_CHECKING:
 KEYS = 16  # episodes of a world whose keys are drawn together
 
 
-def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None,
-             training: bool = False) -> GymVecEnv | AtariEnv:  # fmt: skip
+def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = None, training: bool = False,
+             randomization: Randomization | None = None) -> GymVecEnv | AtariEnv:  # fmt: skip
     """N worlds of a registered Gymnasium environment; `reset(seed)` starts them.
 
     An id may have options, `FrozenLake-v1?is_slippery=false`: arguments of the environment, or sim/atari.py's. One is
     the adapter's own: `workers=4` steps the worlds in four processes.
-    `render_mode="rgb_array"` lets `render` draw them, in this process.
+    `render_mode="rgb_array"` lets `render` draw them, in this process. `randomization` is for MuJoCo environments.
 
     Raises:
-        UsageError: the id is unknown or its package missing, or its spaces are not supported.
+        UsageError: the id is unknown or its package missing, its spaces are not supported, or it cannot be randomized.
     """
     require_worlds(num_envs, f"gym:{id}")
     bare, workers = without_workers(id)
     plain, options = split_options(bare)
     register_id(plain)
     if plain.startswith("ALE/") and plain in gymnasium.registry:
+        if randomization and randomization.terms:
+            raise UsageError(f"gym:{id} cannot be randomized: it has no physics; use randomize='none'")
         if workers:
             raise UsageError(f"gym:{id}: Atari's consoles are stepped in this process, so leave workers={workers} out")
         return _atari(id, num_envs, options, seed, training)
@@ -72,7 +74,7 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
     if render_mode:  # not every environment takes the argument
         arguments["render_mode"], workers = render_mode, 0
     try:
-        first = gymnasium_call(plain, arguments)()
+        first = gymnasium_call(plain, arguments, randomization)()
     except gymnasium.error.UnregisteredEnv as error:
         raise unknown_id(plain, error) from None
     except (gymnasium.error.Error, ImportError) as error:
@@ -82,12 +84,17 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
             raise
         raise UsageError(f"gym:{id} cannot be made with these options: {error}") from None
     known = first.spec.id if first.spec else plain  # of MODULE:ID the id, with its version
-    return worlds_of(first, gymnasium_call(known, arguments, sendable=workers > 0), num_envs, workers, bare, seed)
+    call = gymnasium_call(known, arguments, randomization, sendable=workers > 0)
+    return worlds_of(first, call, num_envs, workers, bare, seed, randomization=randomization)
 
 
 def worlds_of(first: gymnasium.Env, call: EnvCall, num_envs: int, workers: int, name: str, seed: int,
-              prefix: str = "gym", max_episode_steps: int = 0) -> GymVecEnv:  # fmt: skip
-    """N worlds like `first`, which `call` makes: in this process, or in `workers` others."""
+              prefix: str = "gym", max_episode_steps: int = 0,
+              randomization: Randomization | None = None) -> GymVecEnv:  # fmt: skip
+    """N worlds like `first`, which `call` makes: in this process, or in `workers` others.
+
+    randomization: what the call makes them differ in, for provenance.
+    """
     full = f"{prefix}:{name}"
     try:
         groups = Groups(first.observation_space, full, first.metadata.get("history", 1), hides_place(name))
@@ -102,8 +109,10 @@ def worlds_of(first: gymnasium.Env, call: EnvCall, num_envs: int, workers: int, 
     except PoiseError:
         first.close()
         raise
-    return GymVecEnv(worlds, name=name, seed=seed, control_dt=control_dt, max_episode_steps=limit, prefix=prefix,
+    made = GymVecEnv(worlds, name=name, seed=seed, control_dt=control_dt, max_episode_steps=limit, prefix=prefix,
                      groups=groups)  # fmt: skip
+    made.randomization = randomization
+    return made
 
 
 def require_worlds(num_envs: int, name: str) -> None:

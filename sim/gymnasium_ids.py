@@ -24,6 +24,8 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from ..errors import UsageError
 from .gymnasium_envs import register
+from .randomization import Randomization
+from .randomized import randomized
 from .worlds import EnvCall
 
 _log = logging.getLogger("poise.sim")
@@ -64,24 +66,30 @@ def import_quietly(module: str) -> ModuleType:
     return imported
 
 
-def make_env(id: str, arguments: Mapping[str, Any], spec: Mapping[str, Any] | None = None) -> gymnasium.Env:
+def make_env(id: str, arguments: Mapping[str, Any], randomization: Mapping[str, Any] | None = None,
+             spec: Mapping[str, Any] | None = None) -> gymnasium.Env:  # fmt: skip
     """The environment of an id.
 
+    randomization: its data, for sim/randomized.py.
     spec: what the registry of another process holds of it, as `sendable` says it; by default ours is asked.
     """
     if spec is not None and (module := str(spec["entry_point"]).partition(":")[0].partition(".")[0]) not in sys.modules:
         import_quietly(module)
     # GymVecEnv checks every action itself
-    return gymnasium.make(id if spec is None else _spec(spec), disable_env_checker=True, **arguments)
+    env = gymnasium.make(id if spec is None else _spec(spec), disable_env_checker=True, **arguments)
+    return randomized(env, randomization, f"gym:{id}")
 
 
-def gymnasium_call(id: str, arguments: Mapping[str, Any], sendable: bool = False) -> EnvCall:
+def gymnasium_call(id: str, arguments: Mapping[str, Any], randomization: Randomization | None = None,
+                   sendable: bool = False) -> EnvCall:  # fmt: skip
     """The call of `make_env` for an id; for a worker process if `sendable`.
 
     Raises:
         UsageError: the id, or what it is registered with, means nothing in another process.
     """
-    known = {"id": id, "arguments": dict(arguments)}
+    known: dict[str, Any] = {"id": id, "arguments": dict(arguments)}
+    if randomization:
+        known["randomization"] = randomization.to_json()
     if sendable:
         known["spec"] = _sendable(gymnasium.spec(id))
     return EnvCall("poise.sim.gymnasium_ids:make_env", known)

@@ -93,11 +93,10 @@ Randomize = str | os.PathLike[str] | Mapping[str, Any] | Randomization
 
 
 def _gym(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
-    if randomize not in ("none", "default"):
-        raise UsageError(f"{name} cannot be randomized: its dynamics belong to Gymnasium; use randomize='none'")
     from .gymnasium_adapter import make_gym
 
-    return make_gym(name.removeprefix("gym:"), num_envs, seed, training=training)
+    return make_gym(name.removeprefix("gym:"), num_envs, seed, training=training,
+                    randomization=randomization_of(randomize))  # fmt: skip
 
 
 def _robosuite(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
@@ -112,7 +111,7 @@ def _robosuite(name: str, num_envs: int, seed: int, randomize: Randomize, thread
 def _dmc(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
     from .dmc_adapter import make_dmc
 
-    return make_dmc(name.removeprefix("dmc:"), num_envs, seed)
+    return make_dmc(name.removeprefix("dmc:"), num_envs, seed, randomization_of(randomize))
 
 
 # what precedes the colon -> a function of make's arguments
