@@ -9,30 +9,50 @@ millisecond on a CPU; meshes and shadows cost up to a hundred times that. Legend
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..errors import SpecError
+from .appearance import Appearance, decorate, is_appearance
+from .randomization import Randomization
 from .render import Renderer
-from .task import State, Task
+from .task import Key, State, Task
 
 
 class Cameras:
-    """One renderer for each image group; all worlds share it."""
+    """One renderer for each image group; all worlds share it, each with its own appearance."""
 
-    def __init__(self, task: Task, groups: list[str]):
+    def __init__(self, task: Task, groups: list[str], randomization: Randomization | None = None, num_envs: int = 0):
+        randomization = randomization or Randomization()
         self._renderers: dict[str, Renderer] = {}
         for group in groups:
             term = task.spec.observations[group][0]
             height, width, channels = term.shape
             if channels != 3:
                 raise SpecError(f"observation {group}/{term.name}: cameras give 3 channels of colour, not {channels}")
-            self._renderers[group] = Renderer(task, width, height, term.name)
+            self._renderers[group] = Renderer(task, width, height, term.name, lambda s: decorate(s, randomization))
+        self._appearance = None
+        if any(is_appearance(t) for t in randomization.terms):
+            self._appearance = Appearance(next(iter(self._renderers.values())).model, randomization, num_envs)
 
-    def frames(self, state: State) -> dict[str, np.ndarray]:
-        """Of every world of a state of n: group -> (n, height, width, 3) uint8."""
-        n = len(state.qpos)
-        return {group: np.stack([renderer.world(state, i) for i in range(n)])
-                for group, renderer in self._renderers.items()}  # fmt: skip
+    def begin(self, rows: np.ndarray, key: Key, params: Mapping[str, np.ndarray]) -> None:
+        """Episodes `key` begin in rows (n,), with what was drawn for them."""
+        if self._appearance is not None:
+            self._appearance.begin(rows, key, params)
+
+    def frames(self, state: State, worlds: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Of every world of a state of n: group -> (n, height, width, 3) uint8; worlds (n,): which they are of all."""
+        rows = range(len(state.qpos)) if worlds is None else worlds.tolist()
+        frames: dict[str, np.ndarray] = {}
+        for group, renderer in self._renderers.items():
+            pictures = []
+            for i, world in enumerate(rows):
+                if self._appearance is not None:
+                    self._appearance.put(renderer.model, world)
+                pictures.append(renderer.world(state, i))
+            frames[group] = np.stack(pictures)
+        return frames
 
     def close(self) -> None:
         """Give the graphics contexts back."""

@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import UsageError, unknown_name
 from ..spec import Spec
 from .actuation import servos
+from .appearance import count
 from .physics_terms import DERIVED, Change, bind, default, massive_bodies, names_of, single_joints
 from .randomization import Randomization, Term
 from .readings import observed
@@ -95,11 +96,12 @@ def put(model: mujoco.MjModel, field: str, value: Any) -> None:
 
 
 def writable(randomization: Randomization) -> tuple[list[str], list[str]]:
-    """Names of the terms that somebody else's compiled model can take, and of those that it cannot.
+    """Names of the terms that somebody else's compiled model can take at each reset, and of those that it cannot.
 
-    Sensing, delays and commands are the VecEnv's business, so only Poise's own tasks have them.
+    Sensing, delays, commands, pushes and pictures are the VecEnv's business, so only Poise's own tasks have them.
     """
-    fits = {t.name: (what := WHATS[t.what]).family == "physics" and what.compiled for t in randomization.terms}
+    fits = {t.name: (what := WHATS[t.what]).family == "physics" and what.compiled and t.when == "reset"
+            for t in randomization.terms}  # fmt: skip
     return [name for name in fits if fits[name]], [name for name in fits if not fits[name]]
 
 
@@ -127,6 +129,10 @@ def _bind(model: mujoco.MjModel, term: Term, spec: Spec | None) -> Change:
                              "and here is a model alone")  # fmt: skip
         sizes = observed(spec, term)
         return Change(1 if not what.numbers else sum(sizes.values()) if term.what == "obs_bias" else len(sizes))
+    if what.family == "appearance":
+        if spec is None or not any(spec.is_image(group) for group in spec.observations):
+            raise UsageError(f"randomization term {term.name!r}: there is no camera that could see its {term.what}")
+        return Change(count(model, term))  # sim/appearance.py has the rest
     if what.family == "disturbance":
         size = len(massive_bodies(model, term))
     elif what.target == "joint":

@@ -290,10 +290,8 @@ def default(model: mujoco.MjModel, field: str) -> np.ndarray:
 
 def names_of(model: mujoco.MjModel, kind: str) -> list[str]:
     """Names in the model's order, "" where there is none; kind: joint | body | actuator | geom | site | …"""
-    number, count = (
-        getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"),
-        {"joint": "njnt", "actuator": "nu"}.get(kind, f"n{kind}"),
-    )
+    number = getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}")
+    count = {"joint": "njnt", "actuator": "nu", "camera": "ncam", "material": "nmat"}.get(kind, f"n{kind}")
     return [mujoco.mj_id2name(model, number, i) or "" for i in range(getattr(model, count))]
 
 

@@ -48,17 +48,20 @@ class Term:
     when: str = "reset"  # start: once a world; reset: for every episode; interval: also within episodes
     interval: tuple[float, float] | None = None  # [s] shortest and longest time between two draws
     duration: float | None = None  # [s] of a push
+    count: int | None = None  # of distractors
+    box: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # [m] lowest and highest corner of where they are
 
     def __post_init__(self) -> None:
         target = (self.target,) if isinstance(self.target, str) else tuple(self.target)
         object.__setattr__(self, "target", tuple(t for t in target if t))
-        for field in ("range", "interval"):
+        for field in ("range", "interval", "box"):
             if (pair := getattr(self, field)) is not None:
-                object.__setattr__(self, field, tuple(pair))
+                object.__setattr__(self, field, tuple(tuple(x) if isinstance(x, list) else x for x in pair))
         self._check_names()
         self._check_numbers()
         self._check_support()
         self._check_times()
+        self._check_place()
 
     @property
     def support(self) -> tuple[float, float]:
@@ -153,6 +156,19 @@ class Term:
             raise UsageError(f"{where}: a duration in seconds goes with a push, and with nothing else")
         if self.duration is not None and not (isinstance(self.duration, int | float) and 0 < self.duration < math.inf):
             raise UsageError(f"{where}: duration must be a number of seconds above zero, not {self.duration!r}")
+
+    def _check_place(self) -> None:
+        where, is_distractor = f"randomization term {self.name!r}", self.what == "distractor"
+        if not (self.count is not None) == (self.box is not None) == is_distractor:
+            raise UsageError(f"{where}: count and box go with distractors, both, and with nothing else")
+        if self.box is None:
+            return
+        if not isinstance(self.count, int) or not 1 <= self.count <= 100:
+            raise UsageError(f"{where}: count must be a whole number from 1 to 100, not {self.count!r}")
+        box = np.array([list(corner) for corner in self.box if isinstance(corner, tuple)], dtype=object)
+        numbers = box.shape == (2, 3) and all(isinstance(x, int | float) and math.isfinite(x) for x in box.ravel())
+        if not numbers or (box[0] > box[1]).any():
+            raise UsageError(f"{where}: box must be [[x, y, z], [x, y, z]], the lowest corner first, not {self.box!r}")
 
     def _check_support(self) -> None:
         where = f"randomization term {self.name!r}"
@@ -258,7 +274,7 @@ def _term(entry: Any) -> Term:
     for field in ("name", "what"):
         if field not in entry:
             raise UsageError(f"{where}: the field {field!r} is missing")
-    for field in ("range", "interval"):
+    for field in ("range", "interval", "box"):
         if entry.get(field) is not None and not isinstance(entry[field], list | tuple):
             raise UsageError(f"{where}: {field} must be [low, high], not {entry[field]!r}")
     try:
@@ -268,4 +284,4 @@ def _term(entry: Any) -> Term:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(x) for x in value] if isinstance(value, tuple) else value

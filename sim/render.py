@@ -12,7 +12,7 @@ import ctypes.util
 import importlib
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,15 @@ _BACKENDS = {"egl": "EGL", "osmesa": "OSMesa", "glfw": "glfw"}  # value of MUJOC
 class Renderer:
     """Frames (height, width, 3) uint8 of the worlds of one task."""
 
-    def __init__(self, task: Task, width: int = 640, height: int = 480, camera: str | None = None):
-        """camera: a name in the model; the first one there is, or a free camera, by default."""
+    def __init__(self, task: Task, width: int = 640, height: int = 480, camera: str | None = None,
+                 decorate: Callable[[mujoco.MjSpec], None] | None = None):  # fmt: skip
+        """camera: a name in the model; the first one there is, or a free camera, by default.
+
+        decorate: adds to the description what is to be seen and not in the task's physics.
+        """
         spec = task.model()
+        if decorate is not None:
+            decorate(spec)
         spec.visual.global_.offwidth = max(spec.visual.global_.offwidth, width)
         spec.visual.global_.offheight = max(spec.visual.global_.offheight, height)
         self.model = spec.compile()

@@ -85,7 +85,7 @@ class TaskEnv:
         flat = {g: terms for g, terms in task.spec.observations.items() if not task.spec.is_image(g)}
         plain = all(len(t.shape) == 1 and t.dtype == "float32" for terms in flat.values() for t in terms)
         self._vectors = {group: [t.name for t in terms] for group, terms in flat.items()} if plain else {}
-        self._cameras = _cameras(task)
+        self._cameras = _cameras(task, varied, num_envs)
         self._start = getattr(task, "start", None) if self.engine.extra else None
         self._seed = seed
 
@@ -266,7 +266,7 @@ class TaskEnv:
         self._measured = (qpos, qvel) if everyone else (_replaced(self._measured[0], worlds, qpos),
                                                         _replaced(self._measured[1], worlds, qvel))  # fmt: skip
         true = self.state if everyone else self._state_of(worlds)
-        frames = {} if self._cameras is None else self._cameras.frames(true)
+        frames = {} if self._cameras is None else self._cameras.frames(true, worlds)
         readings = self.task.observe(replace(true, qpos=qpos, qvel=qvel))
         if not self.readings.perfect:
             readings = self.readings.begin(worlds, readings, self.params)
@@ -336,6 +336,8 @@ class TaskEnv:
         """Let the worlds have these dynamics."""
         self.params = _scatter(self.params, worlds, drawn, self.num_envs)
         self._write(worlds, drawn, self.dynamics.defaults)
+        if self._cameras is not None:
+            self._cameras.begin(worlds, self._key.some(worlds), drawn)
 
     def _redraw(self) -> None:
         """Draw anew, in the middle of episodes, what is due."""
@@ -369,13 +371,13 @@ def _engine(task: Task, model: Any, num_envs: int, substeps: int, threads: int, 
     return CpuEngine(model, num_envs, substeps, threads, separate)
 
 
-def _cameras(task: Task) -> Any:
+def _cameras(task: Task, randomization: Randomization, num_envs: int) -> Any:
     """What draws the task's image groups, or None where it has none: most tasks need no graphics at all."""
     if not (groups := [group for group in task.spec.observations if task.spec.is_image(group)]):
         return None
     from .cameras import Cameras
 
-    return Cameras(task, groups)
+    return Cameras(task, groups, randomization, num_envs)
 
 
 def _scatter(whole: Arrays, worlds: np.ndarray, part: Mapping[str, Any], num_envs: int) -> Arrays:

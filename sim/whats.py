@@ -16,8 +16,8 @@ WHEN = ("start", "reset", "interval")
 class What:
     """One thing that can vary: what it is attached to, its unit, and which values make sense."""
 
-    family: str  # physics | sensing | actuation | disturbance
-    target: str  # joint | body | actuator | geom | place (a site or body) | observation; "" where there is none to name
+    family: str  # physics | sensing | actuation | disturbance | appearance
+    target: str  # joint | body | actuator | geom | place (a site or body) | observation | light | camera, or ""
     unit: str
     operations: tuple[str, ...] = _ALL
     positive: bool = False  # a value that is set or scaled must stay above zero
@@ -67,4 +67,16 @@ WHATS: dict[str, What] = {
     # disturbances: what the world does to the robot now and then
     "push_force": What("disturbance", "body", "N", _SET, nonnegative=True, when=("interval",)),
     "push_torque": What("disturbance", "body", "N m", _SET, nonnegative=True, when=("interval",)),
+    # appearance: what cameras see, and physics does not
+    "geom_color": What("appearance", "geom", "1", numbers=3, nonnegative=True, when=WHEN[:2]),  # red, green, blue
+    "geom_pattern": What(
+        "appearance", "geom", "1", _SET, nonnegative=True, most=3.0, when=WHEN[:2]
+    ),  # a PATTERNS number
+    "light_pos": What("appearance", "light", "m", ("add",), numbers=3, when=WHEN[:2]),
+    "light_dir": What("appearance", "light", "1", ("add",), numbers=3, when=WHEN[:2]),
+    "light_diffuse": What("appearance", "light", "1", numbers=3, nonnegative=True, when=WHEN[:2]),
+    "camera_pos": What("appearance", "camera", "m", ("add",), numbers=3, when=WHEN[:2]),
+    "camera_rot": What("appearance", "camera", "rad", ("add",), numbers=3, when=WHEN[:2]),  # about its own axes
+    "camera_fovy": What("appearance", "camera", "deg", ("scale", "add"), positive=True, when=WHEN[:2]),
+    "distractor": What("appearance", "", "m", _SET, positive=True, when=WHEN[:2]),  # half the size of each
 }

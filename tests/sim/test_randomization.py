@@ -12,11 +12,17 @@ MASS = Term("mass", "link_mass", "link*", range=(0.7, 1.3))
 NOISE = Term("noise", "joint_pos_noise", ("a", "b"), distribution="normal", mean=0.01, std=0.002, range=(0.0, 0.02),
              operation="set")  # fmt: skip
 LATENCY = Term("latency", "action_latency", range=(0.0, 0.08), operation="set")
+THINGS = {"what": "distractor", "target": [], "operation": "set", "range": [0.1, 0.2], "count": 2,
+          "box": [[0, 0, 0], [1, 1, 1]]}  # fmt: skip
 SIZES = {"mass": 3, "noise": 2, "latency": 1, "gain": 2}
 
 
 def test_a_randomization_round_trips_through_json_and_a_file(tmp_path):
-    randomization = Randomization((MASS, NOISE, LATENCY))
+    things = Term("things", "distractor", range=(0.01, 0.03), operation="set", count=4, box=((0, 0, 0), (1, 1.5, 0.2)))
+    push = Term(
+        "push", "push_force", "hand", range=(0, 5), operation="set", when="interval", interval=(1, 2), duration=1
+    )
+    randomization = Randomization((MASS, NOISE, LATENCY, things, push))
     data = json.loads(json.dumps(randomization.to_json()))
     assert Randomization.from_json(data) == randomization
     path = tmp_path / "dr.json"
@@ -71,6 +77,13 @@ def test_a_shared_term_gives_all_its_targets_one_number():
         ({"when": "interval", "interval": [0, 1]}, "'mass': interval must be .*seconds above zero, not .0, 1."),
         ({"when": "interval", "interval": [2, 1]}, "'mass': interval must be"),
         ({"when": "interval", "interval": 2}, "'mass': interval must be .low, high., not 2"),
+        ({"count": 3}, "'mass': count and box go with distractors"),
+        ({**THINGS, "count": 0}, "'mass': count must be a whole number from 1 to 100, not 0"),
+        ({**THINGS, "box": [[0, 0, 1], [1, 1, 0]]}, r"'mass': box must be \[\[x, y, z\], .*lowest corner first"),
+        ({**THINGS, "box": [[0, 0], [1, 1]]}, "'mass': box must be"),
+        ({**THINGS, "box": [[0, 0, "a"], [1, 1, 1]]}, "'mass': box must be"),
+        ({**THINGS, "box": 3}, "'mass': box must be"),
+        ({"what": "geom_color", "when": "interval", "interval": [1, 2]}, "'mass': unknown when 'interval'; known: reset"),
         ({"duration": 1}, "'mass': a duration in seconds goes with a push"),
         ({"what": "push_force", "operation": "set"}, "'mass': unknown when 'reset'; known: interval"),
         ({"what": "geom_size", "when": "interval", "interval": [1, 2]}, "'mass': unknown when 'interval'; known: res"),
