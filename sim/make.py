@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -125,7 +126,8 @@ def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "no
     """N worlds of a task; call reset(seed) on them before the first step.
 
     randomize: "none", "default" (the task's own, where it has one), "adr" (the same, with ranges that adapt:
-        sim/adr.py), the path of a JSON file, its data, a Randomization, or py:module:attribute for one of yours.
+        sim/adr.py; its settings may follow, "adr?t_high=0.6"), the path of a JSON file, its data, a Randomization, or
+        py:module:attribute for one of yours.
     threads: for native tasks; 0 takes every core this process may use.
     training: whether worlds are for learning from, not for scoring: what a task's name asks of training then holds.
 
@@ -173,13 +175,24 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
         if isinstance(own := _attribute(randomize), Randomization):
             return own
         raise UsageError(f"{randomize} should be a Randomization, not {own!r}")
-    if randomize == "adr":
+    if isinstance(randomize, str) and split_options(randomize)[0] == "adr":
         if task is None:
             raise UsageError("ranges adapt in Poise's own tasks, not in another simulator's")
-        return adaptive(task.randomization)
+        return adaptive(task.randomization, _numbers(randomize))
     if randomize == "default":
         return task.randomization if task else Randomization()
     return Randomization.load(os.fspath(randomize))
+
+
+def _numbers(name: str) -> dict[str, Any]:
+    """The options after a name, as JSON has them: numbers, else texts."""
+    settings = {}
+    for option, text in split_options(name)[1].items():
+        try:
+            settings[option] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[option] = text
+    return settings
 
 
 def _imported(name: str) -> Callable[..., Task]:

@@ -76,7 +76,7 @@ class Tabletop:
         self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
         self.robot, self.bench, self.mjcf = robot_spec(robot), BENCHES[robot], mjcf or None
         self.spec = self._spec(camera)
-        self.randomization = _randomization(self.robot)
+        self.randomization = _randomization(self.robot, self.has_goal)
         gripper = self.robot.gripper
         if self.grips and gripper is None:
             raise UsageError(f"{self.name} needs an arm with a gripper, and {robot} has none")
@@ -271,8 +271,9 @@ def distance(a: Any, b: Any) -> Any:
     return xp.sqrt(xp.sum((a - b) ** 2, axis=-1))
 
 
-def _randomization(robot: RobotSpec) -> Randomization:
-    arm = robot.joints
+def _randomization(robot: RobotSpec, has_goal: bool) -> Randomization:
+    """What differs between cells: the arm, the cube, and what a camera that finds the cube makes of it."""
+    arm, seen = robot.joints, ("object_*", "target_from_object") if has_goal else ("object_*",)
     return Randomization((
         Term("link_mass", "link_mass", "*", range=(0.8, 1.2)),
         Term("object_mass", "link_mass", "object", range=(0.5, 2.0)),
@@ -285,6 +286,8 @@ def _randomization(robot: RobotSpec) -> Randomization:
         Term("joint_pos_noise", "joint_pos_noise", arm, range=(0.0002, 0.0008), operation="set"),
         Term("joint_pos_bias", "joint_pos_bias", arm, distribution="normal", mean=0.0, std=0.002, operation="set"),
         Term("joint_vel_noise", "joint_vel_noise", arm, range=(0.005, 0.015), operation="set"),
+        Term("camera_delay", "obs_delay", seen, range=(0.0, 0.15), operation="set"),
+        Term("camera_noise", "obs_noise", seen, range=(0.0, 0.005), operation="set", shared=True),
     ))  # fmt: skip
 
 

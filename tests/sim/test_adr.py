@@ -215,6 +215,13 @@ def test_a_search_that_makes_no_sense_is_refused(settings, message):
         adaptive(TERMS, settings)
 
 
+def test_settings_may_follow_the_word_adr():
+    env = make("reach/fr3", 1, randomize="adr?t_low=0.2&t_high=0.6&measure=return", training=True)
+    assert (env.adr.adr.t_low, env.adr.adr.t_high, env.adr.adr.measure) == (0.2, 0.6, "return")
+    with pytest.raises(UsageError, match="unknown setting of adr 't_hihg'"):
+        make("reach/fr3", 1, randomize="adr?t_hihg=1", training=True)
+
+
 def test_nothing_to_search_is_refused():
     with pytest.raises(UsageError, match="no term of this randomization has a range to search"):
         adaptive(Randomization())
