@@ -125,7 +125,8 @@ class Player:
 def _one_world(task: str, randomize: Any) -> tuple[Any, bool]:
     """A world of the task, and whether it can only be shown in pictures of its own."""
     if not task.startswith("gym:"):
-        return make(without_workers(task)[0], 1, randomize=randomize, threads=1), False
+        env = make(without_workers(task)[0], 1, randomize=randomize, threads=1)
+        return env, task.startswith("robosuite:")  # whose models would be hidden by their collision meshes
     from ..sim.gymnasium_adapter import GymVecEnv, make_gym
 
     name, _ = without_workers(task.removeprefix("gym:"))

@@ -21,6 +21,7 @@ PAGES = [
     "docs/deploy.md",
     "docs/arms.md",
     "docs/policy-file.md",
+    "docs/robosuite.md",
     "docs/your-own.md",
 ]
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -59,6 +59,7 @@ def test_a_film_of_a_gymnasium_task(tmp_path):
         ("gym:poise/Catch-v0", 84, 84),
         ("gym:ALE/Pong-v5", 210, 160),
         ("reach/planar", 480, 640),
+        ("robosuite:Lift/Panda?horizon=10", 480, 640),
     ],
 )
 def test_tasks_of_choices_and_of_cameras_are_filmed(tmp_path, monkeypatch, task, height, width):

@@ -113,6 +113,12 @@ def test_an_episode_depends_on_its_seed_alone(task, robot):
 
 
 @pytest.mark.learning
+@pytest.mark.parametrize("options", ["", "?controller=JOINT_POSITION", "?controller=OSC_POSITION&workers=2"])
+def test_rebuilt_worlds_and_workers_are_a_vec_env(options):
+    check_vec_env(lambda n: make(f"robosuite:Lift/Panda{options}", n), longest=30)
+
+
+@pytest.mark.learning
 @pytest.mark.parametrize("task", TASKS)
 def test_an_episode_of_every_task_depends_on_its_seed_alone(task):
     check_resets(task)
