@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from ...spec import ObsTerm
 from ..task import Key, State
 from .gymnasium_task import GymnasiumTask, ranges
@@ -87,7 +85,7 @@ class Ant(Legged):
 
     def contact_cost(self, state: State) -> Any:
         force = self._contact_force(state)
-        return 5e-4 * array_namespace(force).sum(force * force, axis=(1, 2))
+        return 5e-4 * (force * force).sum((1, 2))
 
     def _contact_force(self, state: State) -> Any:
         return state.extra["cfrc_ext"].clip(-1.0, 1.0)  # (N, bodies, 6)
@@ -132,4 +130,4 @@ class Humanoid(Legged):
 
     def contact_cost(self, state: State) -> Any:
         force = state.extra["cfrc_ext"]
-        return (5e-7 * array_namespace(force).sum(force * force, axis=(1, 2))).clip(None, 10.0)
+        return (5e-7 * (force * force).sum((1, 2))).clip(None, 10.0)
