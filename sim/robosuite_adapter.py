@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..address import split_options, without_workers
 from ..errors import UsageError, unknown_name
-from .dynamics import writable
 from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
 from .randomization import Randomization
-from .whats import WHATS
+from .randomized import require_writable
 from .worlds import EnvCall
 
 if TYPE_CHECKING:
@@ -55,16 +54,15 @@ def make_robosuite(name: str, num_envs: int, seed: int = 0, randomization: Rando
     task, robot = _names(plain)
     given = _options(options)
     randomization = randomization or Randomization()
-    _check(randomization)
+    require_writable(randomization, f"robosuite:{bare}")
     if not all(importlib.util.find_spec(module) for module in ("robosuite", *NEEDS)):
         raise UsageError("robosuite is not installed; it takes two commands: pip install 'poise[robosuite]'; "
                          "pip install --no-deps robosuite==1.5.2")  # fmt: skip
     arguments = {"task": task, "robot": robot, "options": given, "randomization": randomization.to_json()}
     call = EnvCall("poise.sim.robosuite_adapter:make_world", arguments)
-    env = worlds_of(call(), call, num_envs, workers, bare, seed, prefix="robosuite")
-    env.max_episode_steps = given.get("horizon", HORIZON)
-    env.randomization = randomization
-    return env
+    return worlds_of(
+        call(), call, num_envs, workers, bare, seed, "robosuite", given.get("horizon", HORIZON), randomization
+    )
 
 
 def make_world(task: str, robot: str, options: Mapping[str, Any], randomization: Mapping[str, Any]) -> RobosuiteEnv:
@@ -132,13 +130,3 @@ def _number(kind: type, name: str, text: str) -> Any:
     if not 0 < value < 1e9:
         raise UsageError(f"{name}={text}: expected {'a whole' if kind is int else 'a'} number above 0")
     return value
-
-
-def _check(randomization: Randomization) -> None:
-    _, never = writable(randomization)
-    if never:
-        whats = {term.name: term.what for term in randomization.terms}
-        listed = ", ".join(f"{name!r} ({whats[name]})" for name in never)
-        known = ", ".join(name for name, what in WHATS.items() if what.family == "physics" and what.compiled)
-        raise UsageError(f"robosuite cannot be given the randomization terms {listed}: its controllers and observables "
-                         f"work inside it, and its model is complete; what can vary there: {known}")  # fmt: skip

@@ -284,7 +284,10 @@ def test_randomized_worlds_tell_what_they_differ_in():
 def test_what_cannot_be_randomized_is_refused_by_name(what):
     target = () if what == "action_latency" else ("robot0_*",)
     terms = (Term("mine", what, target, range=(0.0, 0.01), operation="set"), *MASS.terms)
-    with pytest.raises(UsageError, match=rf"the randomization terms 'mine' \({what}\): .* vary there: link_mass"):
+    with pytest.raises(
+        UsageError,
+        match=rf"robosuite:Lift/Panda cannot be given the randomization terms 'mine' \({what}\): .* vary there: link_mass",
+    ):
         make_robosuite("Lift/Panda", 1, randomization=Randomization(terms))
 
 
