@@ -294,7 +294,7 @@ def _arm(robot: str, controller: str) -> dict[str, Any]:
     return arm
 
 
-# endings of robosuite's names: (source, unit, frame)
+# endings of robosuite's names, the first that fits: (source, unit, frame)
 _TERMS = (
     ("joint_pos_cos", ("robot", "1", "")),
     ("joint_pos_sin", ("robot", "1", "")),
@@ -303,12 +303,22 @@ _TERMS = (
     ("joint_acc", ("robot", "rad/s^2", "")),
     ("gripper_qpos", ("robot", UNKNOWN, "")),
     ("gripper_qvel", ("robot", UNKNOWN, "")),
+    ("_to_robot0_eef_pos", ("external", "m", "tool")),
+    ("_to_robot0_eef_quat", ("external", "xyzw", "tool")),
     ("robot0_eef_pos", ("kinematics", "m", "world")),
     ("robot0_eef_quat", ("kinematics", "xyzw", "world")),
     ("robot0_eef_quat_site", ("kinematics", "xyzw", "world")),
-    ("_to_robot0_eef_pos", ("external", "m", "tool")),
-    ("_to_robot0_eef_quat", ("external", "xyzw", "tool")),
-    ("gripper_to_cube_pos", ("external", "m", "world")),
+    ("_qpos", ("external", "rad", "")),  # of Door's hinge and handle
+    ("cubeA_to_cubeB", ("external", "m", "world")),
+    ("gripper_to_cubeA", ("external", "m", "world")),
+    ("gripper_to_cubeB", ("external", "m", "world")),
+    ("wipe_centroid", ("external", "m", "world")),
+    ("wipe_radius", ("external", "m", "")),
+    ("robot0_contact", ("robot", "1", "")),
+    ("proportion_wiped", ("external", "1", "")),
+    ("_id", ("external", "1", "")),
+    ("_is_assembled", ("external", "1", "")),
+    ("tool_on_frame", ("external", "1", "")),
     ("_quat", ("external", "xyzw", "world")),
     ("_pos", ("external", "m", "world")),
 )

@@ -219,6 +219,25 @@ def test_the_spec_names_every_slice():
     env.close()
 
 
+def test_the_object_that_an_episode_draws_has_a_name_of_its_own():
+    env = world("PickPlaceSingle", "Panda", {})
+    terms = {term.name: term for term in env.metadata["spec"].observations["state"]}
+    relative = terms["object_to_robot0_eef_pos"]
+    assert (relative.source, relative.unit, relative.frame) == ("external", "m", "tool")
+    assert "object_pos" in terms and not any(name.startswith(("Milk", "Bread", "Cereal", "Can")) for name in terms)
+    slices, start = {}, 0
+    for name, term in terms.items():
+        slices[name] = slice(start, start := start + term.size)
+    drawn = set()
+    for seed in range(6):
+        obs = env.reset(seed=seed)[0]
+        drawn.add(float(obs[slices["obj_id"]][0]))
+        body = env._suite.obj_body_id[str(env._suite.obj_to_use)]
+        assert np.array_equal(obs[slices["object_pos"]], env.data.xpos[body].astype(np.float32))
+    assert len(drawn) > 1
+    env.close()
+
+
 def test_nothing_is_printed_or_warned_of():
     script = "from poise.sim.robosuite_adapter import make_world\nimport numpy as np\n" \
              "env = make_world('Wipe', 'Panda', {}, {'terms': []})\n" \
