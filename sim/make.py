@@ -70,7 +70,6 @@ _GYMNASIUM = {
 }  # file in sim/tasks -> tasks
 
 _TABLETOP = (("push", "push", "Push"), ("lift", "lift", "Lift"), ("pick-place", "pick_place", "PickPlace"))
-_ARMS = ("fr3",)
 
 
 def _valve(camera: str = "") -> Task:
@@ -84,7 +83,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     **{f"reach/{robot}": _reach(robot) for robot in ROBOTS},
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
-    **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in _ARMS},
+    **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in ROBOTS},
     **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
     "valve/claw": _valve,
 }

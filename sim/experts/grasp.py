@@ -20,11 +20,11 @@ from ..tasks.pick_place import PickPlace
 from ..tasks.tabletop import Tabletop, downward
 from .tool_motion import ToolMotion, cube_yaw, turned_down
 
-SPEED, SLOW = 0.03, 0.015  # [m] in one control step, on the way and down to the cube
-_OVER = 0.07  # [m] above the grip point
-_AT, _LOST = 0.008, 0.025  # [m] from tool to grip point: close; no longer held
+# lengths of the bench's size
+SPEED, SLOW = 0.03, 0.015  # in one control step, on the way and down to the cube
+_OVER = 0.07  # above the grip point
+_AT, _LOST = 0.008, 0.025  # from tool to grip point: close; no longer held
 _CLOSED = 0.97  # of `closedness`
-_YAW = 0.08  # [rad] of the tool from square
 
 
 class Grasp:
@@ -41,21 +41,23 @@ class Grasp:
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, A): the arm's joints, then the gripper."""
-        task, qpos = self.task, np.asarray(state.qpos)
+        task, qpos, size = self.task, np.asarray(state.qpos), self.task.bench.size
         tool, cube = task.tool(qpos), task.cube(qpos)
         grip = task.grip_point(cube)
-        apart = np.linalg.norm(tool - grip, axis=1)
-        aside = np.linalg.norm(tool[:, :2] - grip[:, :2], axis=1)
+        apart = np.linalg.norm(tool - grip, axis=1) / size
+        aside = np.linalg.norm(tool[:, :2] - grip[:, :2], axis=1) / size
         closed = task.closedness(qpos)
         held = (closed > _CLOSED) & (apart < _LOST)
         at = (apart < _AT) | ((closed > 0.3) & (apart < _LOST))
-        above = aside < np.where(tool[:, 2] - grip[:, 2] < 0.8 * _OVER, _LOST, _AT)  # once on its way, it goes down
-        over = grip + np.array([0.0, 0.0, _OVER])
+        above = aside < np.where(
+            tool[:, 2] - grip[:, 2] < 0.8 * _OVER * size, _LOST, _AT
+        )  # once on its way, it goes down
+        over = grip + np.array([0.0, 0.0, _OVER * size])
         wanted = np.where((above | at)[:, None], grip, over)
         wanted = np.where(held[:, None], self.carry(state, grip, tool), wanted)
         rotation = turned_down(self._down, np.where(held, 0.0, 1.0) * cube_yaw(qpos[:, -4:]))
         joints = self._motion.actions(
-            state.target[self._arm.name], wanted, rotation, np.where(above & ~held, SLOW, SPEED)
+            state.target[self._arm.name], wanted, rotation, size * np.where(above & ~held, SLOW, SPEED)
         )
         close = (at | held)[:, None]
         return np.concatenate([joints, np.where(close, -self._open, self._open)], axis=1)
@@ -72,12 +74,12 @@ class LiftExpert(Grasp):
         super().__init__(task)
 
     def carry(self, state: State, grip: np.ndarray, tool: np.ndarray) -> np.ndarray:
-        high = self.task.bench.half + LIFT_HEIGHT + 0.04
+        high = self.task.bench.half + self.task.bench.size * (LIFT_HEIGHT + 0.04)
         return np.stack([tool[:, 0], tool[:, 1], np.full(len(tool), high)], axis=1)
 
 
 class PickPlaceExpert(Grasp):
-    """To the goal, at least 3 cm over the table on the way there."""
+    """To the goal, over the table on the way there."""
 
     def __init__(self, task: PickPlace):
         super().__init__(task)
@@ -85,6 +87,7 @@ class PickPlaceExpert(Grasp):
     def carry(self, state: State, grip: np.ndarray, tool: np.ndarray) -> np.ndarray:
         away = state.memory["target_pos"] - self.task.cube(np.asarray(state.qpos))
         wanted = tool + away
-        far = np.linalg.norm(away[:, :2], axis=1) > 0.03
-        wanted[:, 2] = np.where(far, np.maximum(wanted[:, 2], self.task.bench.half + 0.03), wanted[:, 2])
+        size = self.task.bench.size
+        far = np.linalg.norm(away[:, :2], axis=1) > 0.03 * size
+        wanted[:, 2] = np.where(far, np.maximum(wanted[:, 2], self.task.bench.half + 0.03 * size), wanted[:, 2])
         return wanted

@@ -15,8 +15,9 @@ from array_api_compat import array_namespace
 from ..task import Key, State
 from .tabletop import Tabletop, distance, met
 
-LIFT_HEIGHT = 0.10  # [m] above where it lay
-CUBE_LOW, CUBE_HIGH = (-0.08, -0.12), (0.08, 0.12)  # of the bench's size, from its centre
+# all of the bench's size, which is 1 m for the FR3
+LIFT_HEIGHT = 0.10  # above where it lay
+CUBE_LOW, CUBE_HIGH = (-0.08, -0.12), (0.08, 0.12)  # from the bench's centre
 
 
 class Lift(Tabletop):
@@ -36,17 +37,17 @@ class Lift(Tabletop):
         return {"tool_pos": self.tool(state.qpos), "held": met(state.memory, high)}
 
     def height(self, qpos: Any) -> Any:
-        """How high the cube is above where it lay: (N,) [m]."""
-        return self.cube(qpos)[:, 2] - self.bench.half
+        """How high the cube is above where it lay, of the bench's size: (N,)."""
+        return (self.cube(qpos)[:, 2] - self.bench.half) / self.bench.size
 
     def reward(self, state: State, action: Any) -> Any:
         """.5 (1 - tanh 5 d) + n (.25 c + 1.5 min(h / .12, 1)) + .5 [h >= .1 and n > .1] - .01 |a|^2.
 
-        d [m] from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube;
-        c from 0 to 1: the fingers' closing onto it; h >= 0 [m] its height.
+        d from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube; h >= 0 the
+        cube's height; both of the bench's size. c from 0 to 1: the fingers' closing onto it.
         """
         xp = array_namespace(action)
-        d = distance(state.memory["tool_pos"], self.grip_point(self.cube(state.qpos)))
+        d = distance(state.memory["tool_pos"], self.grip_point(self.cube(state.qpos))) / self.bench.size
         around = xp.exp(-((d / 0.03) ** 2))
         h = self.height(state.qpos)
         held = 0.25 * self.closedness(state.qpos) + 1.5 * xp.clip(h / 0.12, 0.0, 1.0)

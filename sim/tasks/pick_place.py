@@ -18,9 +18,10 @@ from .tabletop import Tabletop, distance, met
 if TYPE_CHECKING:
     import mujoco
 
-SUCCESS_RADIUS = 0.03  # [m] from the cube's centre to the goal
-AT_REST = 0.1  # [m/s] of the cube
-TARGET_LOW, TARGET_HIGH = (-0.10, -0.16, 0.0), (0.10, 0.16, 0.20)  # of the bench's size, from a cube in its middle
+# all of the bench's size, which is 1 m for the FR3
+SUCCESS_RADIUS = 0.03  # from the cube's centre to the goal
+AT_REST = 0.1  # [1/s] of the cube
+TARGET_LOW, TARGET_HIGH = (-0.10, -0.16, 0.0), (0.10, 0.16, 0.20)  # from a cube in the middle of the bench
 ON_TABLE = 1 / 3  # of all goals
 
 
@@ -34,7 +35,7 @@ class PickPlace(Tabletop):
     def add_goal(self, scene: mujoco.MjSpec) -> None:
         from ..scene import add_target
 
-        add_target(scene, SUCCESS_RADIUS, flat=False)
+        add_target(scene, SUCCESS_RADIUS * self.bench.size, flat=False)
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest and open, with cube and goal somewhere new."""
@@ -48,22 +49,22 @@ class PickPlace(Tabletop):
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row the cube has rested at the goal."""
-        xp = array_namespace(state.qvel)
+        xp, size = array_namespace(state.qvel), self.bench.size
         target, velocity = state.memory["target_pos"], state.qvel[:, -6:-3]
-        slow = xp.sqrt(xp.sum(velocity**2, axis=-1)) <= AT_REST
-        there = (distance(self.cube(state.qpos), target) <= SUCCESS_RADIUS) & slow
+        slow = xp.sqrt(xp.sum(velocity**2, axis=-1)) <= AT_REST * size
+        there = (distance(self.cube(state.qpos), target) <= SUCCESS_RADIUS * size) & slow
         return {"target_pos": target, "tool_pos": self.tool(state.qpos), "held": met(state.memory, there)}
 
     def reward(self, state: State, action: Any) -> Any:
         """.5 (1 - tanh 5 d) + n (.25 c + c (1 - tanh 5 g) + exp(-(g / .03)^2)) - .01 |a|^2.
 
-        d [m] from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube;
-        c from 0 to 1: the fingers' closing onto it; g [m] from the cube to the goal.
+        d from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube; g from the cube
+        to the goal; both of the bench's size. c from 0 to 1: the fingers' closing onto the cube.
         """
-        xp = array_namespace(action)
+        xp, size = array_namespace(action), self.bench.size
         cube = self.cube(state.qpos)
-        d = distance(state.memory["tool_pos"], self.grip_point(cube))
-        g = distance(cube, state.memory["target_pos"])
+        d = distance(state.memory["tool_pos"], self.grip_point(cube)) / size
+        g = distance(cube, state.memory["target_pos"]) / size
         closed = self.closedness(state.qpos)
         held = closed * (1.25 - xp.tanh(5.0 * g)) + xp.exp(-((g / 0.03) ** 2))
         return (0.5 * (1.0 - xp.tanh(5.0 * d)) + xp.exp(-((d / 0.03) ** 2)) * held

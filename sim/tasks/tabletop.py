@@ -43,17 +43,22 @@ _MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
 
 @dataclass(frozen=True)
 class Bench:
-    """Where an arm works on its table, and on what; lengths of the tasks are multiples of `size`."""
+    """Where an arm works on its table, and on what. The tasks' lengths, in rewards too, are multiples of `size`."""
 
     centre: float  # [m] in front of the base
-    size: float  # 1 for an arm of 0.85 m
+    size: float  # 1 for an arm that reaches 0.85 m
     half: float  # [m] half the cube's edge
     tip: float  # [m] how far the fingers reach beyond the tool centre point
+    shift: float = 0.0  # [m] of closed fingers from it, along the tool's y: where one of them does not move
 
 
 BENCHES = {
     "fr3": Bench(centre=0.50, size=1.0, half=0.020, tip=0.0095),
-}  # fmt: skip
+    "ur5e": Bench(centre=0.50, size=1.0, half=0.020, tip=0.019),
+    "xarm7": Bench(centre=0.43, size=0.9, half=0.020, tip=0.018),
+    "so101": Bench(centre=0.19, size=0.45, half=0.0135, tip=0.012, shift=-0.011),
+    "vx300s": Bench(centre=0.33, size=0.75, half=0.018, tip=0.018),
+}
 
 
 class Tabletop:
