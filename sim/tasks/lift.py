@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..task import Key, State
-from .tabletop import Tabletop, distance, met
+from .tabletop import Tabletop, met
 
 # all of the bench's size, which is 1 m for the FR3
 LIFT_HEIGHT = 0.10  # above where it lay
@@ -41,18 +41,14 @@ class Lift(Tabletop):
         return (self.cube(qpos)[:, 2] - self.bench.half) / self.bench.size
 
     def reward(self, state: State, action: Any) -> Any:
-        """.5 (1 - tanh 5 d) + n (.25 c + 1.5 min(h / .12, 1)) + .5 [h >= .1 and n > .1] - .01 |a|^2.
+        """r + 1.5 n min(h / .12, 1) + .5 [h >= .1 and n > .1] - .01 |a|^2.
 
-        d from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube; h >= 0 the
-        cube's height; both of the bench's size. c from 0 to 1: the fingers' closing onto it.
+        r and n of `gripping`: 1.5 at most, and 1 around the cube; h >= 0 the cube's height, of the bench's size.
         """
         xp = array_namespace(action)
-        d = distance(state.memory["tool_pos"], self.grip_point(self.cube(state.qpos))) / self.bench.size
-        around = xp.exp(-((d / 0.03) ** 2))
-        h = self.height(state.qpos)
-        held = 0.25 * self.closedness(state.qpos) + 1.5 * xp.clip(h / 0.12, 0.0, 1.0)
+        (gripping, around), h = self.gripping(state), self.height(state.qpos)
         done = xp.where((h >= LIFT_HEIGHT) & (around > 0.1), 0.5 + 0.0 * h, 0.0 * h)
-        return 0.5 * (1.0 - xp.tanh(5.0 * d)) + around * held + done - 0.01 * xp.sum(action * action, axis=-1)
+        return gripping + 1.5 * around * xp.clip(h / 0.12, 0.0, 1.0) + done - 0.01 * xp.sum(action * action, axis=-1)
 
 
 def cube_on_table(task: Tabletop, key: Key) -> np.ndarray:

@@ -56,16 +56,13 @@ class PickPlace(Tabletop):
         return {"target_pos": target, "tool_pos": self.tool(state.qpos), "held": met(state.memory, there)}
 
     def reward(self, state: State, action: Any) -> Any:
-        """.5 (1 - tanh 5 d) + n (.25 c + c (1 - tanh 5 g) + exp(-(g / .03)^2)) - .01 |a|^2.
+        """r + n c (1 - tanh 5 g) + exp(-(g / .03)^2) - .01 |a|^2.
 
-        d from the tool to the grip point, n = exp(-(d / .03)^2): how well the tool is around the cube; g from the cube
-        to the goal; both of the bench's size. c from 0 to 1: the fingers' closing onto the cube.
+        r and n of `gripping`: 1.5 at most, and 1 around the cube; c: closedness; g from the cube to the goal, of the
+        bench's size.
         """
-        xp, size = array_namespace(action), self.bench.size
-        cube = self.cube(state.qpos)
-        d = distance(state.memory["tool_pos"], self.grip_point(cube)) / size
-        g = distance(cube, state.memory["target_pos"]) / size
-        closed = self.closedness(state.qpos)
-        held = closed * (1.25 - xp.tanh(5.0 * g)) + xp.exp(-((g / 0.03) ** 2))
-        return (0.5 * (1.0 - xp.tanh(5.0 * d)) + xp.exp(-((d / 0.03) ** 2)) * held
-                - 0.01 * xp.sum(action * action, axis=-1))  # fmt: skip
+        xp = array_namespace(action)
+        gripping, around = self.gripping(state)
+        g = distance(self.cube(state.qpos), state.memory["target_pos"]) / self.bench.size
+        carried = around * self.closedness(state.qpos) * (1.0 - xp.tanh(5.0 * g))
+        return gripping + carried + xp.exp(-((g / 0.03) ** 2)) - 0.01 * xp.sum(action * action, axis=-1)

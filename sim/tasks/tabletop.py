@@ -168,6 +168,19 @@ class Tabletop:
         around = min(2.0 * self.bench.half / gripper.width, 0.9)
         return xp.clip((1.0 - opening) / (1.0 - around), 0.0, 1.0)
 
+    def gripping(self, state: State) -> tuple[Any, Any]:
+        """What there is to gain until the cube is held, and n, how well the tool is around the cube: each (N,).
+
+            r = .5 (1 - tanh 5 d) + .25 (1 - n) (1 - c) + n (.5 + .5 c),   n = exp(-(d / .02)^2)
+
+        d from the tool to the grip point, of the bench's size; c: closedness. To be open pays on the way, since fingers
+        that are half closed do not fit over the cube and would come to rest on top of it; to be closed, around it.
+        """
+        d = distance(state.memory["tool_pos"], self.grip_point(self.cube(state.qpos))) / self.bench.size
+        xp = array_namespace(d)
+        n, c = xp.exp(-((d / 0.02) ** 2)), self.closedness(state.qpos)
+        return 0.5 * (1.0 - xp.tanh(5.0 * d)) + 0.25 * (1.0 - n) * (1.0 - c) + n * (0.5 + 0.5 * c), n
+
     def observe(self, state: State) -> dict[str, Any]:
         """Readings as the arm's control process makes them from measured joints, and of the cube."""
         n = self.robot.num_joints

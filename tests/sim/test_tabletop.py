@@ -88,22 +88,38 @@ def test_push_rewards_the_documented_formula():
     assert PUSH.reward(there, action)[0] == pytest.approx(wanted, rel=1e-12)
 
 
+def gripping(apart, closed):
+    """The documented r of `gripping`, by hand."""
+    n = np.exp(-((apart / 0.02) ** 2))
+    return 0.5 * (1 - np.tanh(5 * apart)) + 0.25 * (1 - n) * (1 - closed) + n * (0.5 + 0.5 * closed), n
+
+
 def test_lift_rewards_the_documented_formula():
     action = np.full((1, 8), 0.5)
     for height, fingers, apart in ((0.0, 0.04, 0.0), (0.0, 0.03, 0.01), (0.06, 0.02, 0.02), (0.11, 0.018, 0.0)):
         state = pose(LIFT, (0.5, 0.0, 0.02 + height), fingers, (0.5, apart, 0.02 + height))
-        around, closed = np.exp(-((apart / 0.03) ** 2)), min((0.04 - fingers) / 0.02, 1.0)
-        wanted = 0.5 * (1 - np.tanh(5 * apart)) + around * (0.25 * closed + 1.5 * min(height / 0.12, 1.0))
-        wanted += 0.5 * (height >= 0.1) - 0.01 * 8 * 0.25
+        r, n = gripping(apart, min((0.04 - fingers) / 0.02, 1.0))
+        wanted = r + n * 1.5 * min(height / 0.12, 1.0) + 0.5 * (height >= 0.1) - 0.01 * 8 * 0.25
         assert LIFT.reward(state, action)[0] == pytest.approx(wanted, rel=1e-9)
 
 
 def test_pick_place_rewards_the_documented_formula():
-    action = np.zeros((1, 8))
     state = pose(PICK, (0.55, 0.0, 0.02), 0.03, (0.55, 0.01, 0.02))
-    around, near = np.exp(-((0.01 / 0.03) ** 2)), np.exp(-((0.05 / 0.03) ** 2))
-    wanted = 0.5 * (1 - np.tanh(0.05)) + around * (0.5 * 0.25 + 0.5 * (1 - np.tanh(0.25)) + near)
-    assert PICK.reward(state, action)[0] == pytest.approx(wanted, rel=1e-9)
+    r, n = gripping(0.01, 0.5)
+    wanted = r + n * 0.5 * (1 - np.tanh(5 * 0.05)) + np.exp(-((0.05 / 0.03) ** 2))
+    assert PICK.reward(state, np.zeros((1, 8)))[0] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_grasp_pays_more_at_every_stage():
+    """Over the cube: open before closed; down around it; closed around it; up."""
+
+    def reward(up, fingers, cube_up=0.0):
+        return LIFT.reward(pose(LIFT, (0.5, 0.0, 0.02 + cube_up), fingers, (0.5, 0.0, 0.02 + up)), np.zeros((1, 8)))[0]
+
+    stages = [reward(0.1, 0.02), reward(0.1, 0.04), reward(0.03, 0.04), reward(0.01, 0.04), reward(0.0, 0.04),
+              reward(0.0, 0.03), reward(0.0, 0.02), reward(0.02, 0.02, 0.02), reward(0.12, 0.02, 0.12)]  # fmt: skip
+    assert (np.diff(stages) > 0).all()
+    assert reward(0.03, 0.02) < reward(0.03, 0.04)  # half closed on top of it is no place to stay
 
 
 @pytest.mark.parametrize(
