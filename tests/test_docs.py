@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/train.md",
+    "docs/simulation.md",
     "docs/adapters.md",
     "docs/evaluate.md",
     "docs/gap.md",

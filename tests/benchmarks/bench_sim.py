@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from mujoco.rollout import Rollout
 
 from poise.errors import UsageError, unknown_name
 from poise.sim.make import load_task, make
+from poise.sim.randomization import Randomization
 from poise.sim.task_env import TaskEnv
 
 _CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
@@ -47,7 +48,7 @@ class Pair:
     wall: bool = False
 
 
-def env_side(name: str, worlds: int, randomize: str = "none", threads: int = 1, clock: Any = time.process_time) -> Side:
+def env_side(name: str, worlds: int, randomize: Any = "none", threads: int = 1, clock: Any = time.process_time) -> Side:
     """Our worlds under random actions, resets included."""
     env = make(name, worlds, 0, randomize, threads=threads)
     generator = torch.Generator().manual_seed(0)
@@ -161,10 +162,21 @@ def robosuite_pair(task: str, robot: str, controller: str) -> Pair:
                 0.9, 50)  # fmt: skip
 
 
-def randomization_pair(name: str, steps: int) -> Pair:
-    """Episodes of 64 worlds with all draws, and without any."""
+def drawing_pair(name: str, steps: int) -> Pair:
+    """64 worlds that are drawn anew for every episode, against worlds as different as these that are drawn once."""
+    return Pair(f"{name}, drawn every episode", partial(env_side, name, 64, "default"), "drawn once",
+                partial(_drawn_once, name), 0.95, steps)  # fmt: skip
+
+
+def _drawn_once(name: str) -> Side:
+    terms = load_task(name).randomization.terms
+    return env_side(name, 64, Randomization(tuple(replace(term, when="start") for term in terms)))
+
+
+def randomization_pair(name: str, steps: int, bar: float | None) -> Pair:
+    """64 worlds with a model each and all draws, against worlds that share one model."""
     return Pair(f"{name}, randomized", partial(env_side, name, 64, "default"), "not randomized",
-                partial(env_side, name, 64), 0.95, steps)  # fmt: skip
+                partial(env_side, name, 64), bar, steps)  # fmt: skip
 
 
 def many_pair(name: str) -> Pair:
@@ -184,8 +196,10 @@ PAIRS = (
     physics_pair("HalfCheetah-v5", 8, 0.7),
     *(peer_pair(name, "SyncVectorEnv", gymnasium_side, 1.0) for name in TASKS),
     *(peer_pair(name, "EnvPool", envpool_side, None) for name in TASKS),
-    *(randomization_pair(name, steps) for name, steps in TASKS.items()),
-    randomization_pair("reach/fr3", 6400),
+    *(drawing_pair(name, steps) for name, steps in TASKS.items()),
+    drawing_pair("reach/fr3", 6400),
+    *(randomization_pair(name, steps, 0.95) for name, steps in TASKS.items()),
+    randomization_pair("reach/fr3", 6400, None),  # other physics: its arm then has dry friction and a payload
     robosuite_pair("Lift", "Panda", "OSC_POSE"),
     robosuite_pair("Door", "UR5e", "JOINT_POSITION"),
     many_pair("HalfCheetah-v5"),

@@ -42,7 +42,7 @@ def test_physics_alone_takes_the_control_periods_of_the_environment(monkeypatch)
 
 def test_a_row_is_plain_data_with_rates_a_ratio_and_whether_it_passed():
     for what in ("HalfCheetah-v5, 8 randomized worlds", "HalfCheetah-v5, 8 worlds, SyncVectorEnv",
-                 "reach/fr3, randomized"):  # fmt: skip
+                 "reach/fr3, drawn every episode"):  # fmt: skip
         row = json.loads(json.dumps(measure(_pair(what), 0.0, share=0.01)))
         assert row["steps_per_second"] > 0 and row["against_steps_per_second"] > 0 and row["rounds"] >= 3
         assert row["passed"] == (row["ratio"] >= row["bar"])
