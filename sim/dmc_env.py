@@ -80,6 +80,7 @@ class DmcEnv(gymnasium.Env):
             from .render import choose_backend
 
             choose_backend()
+            self.model.vis.quality.shadowsize = self.model.vis.quality.offsamples = 0  # a quarter of the time on a CPU
             camera = 0 if self.model.ncam else None
             self._renderer = MujocoRenderer(self.model, self.data, width=FRAME[1], height=FRAME[0], camera_id=camera)
         return self._renderer.render(self.render_mode)

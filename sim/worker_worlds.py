@@ -162,7 +162,8 @@ class WorkerWorlds(VectorEnv):
         pid, how = worker.end()
         self.lost_workers += 1
         worker.deaths += 1
-        worlds = f"world {worker.worlds[0]}" + (f" to {worker.worlds[-1]}" if len(worker.worlds) > 1 else "")
+        first, last = worker.worlds[0], worker.worlds[-1]
+        worlds = f"world {first}" if first == last else f"worlds {first} to {last}"
         who = f"{self._name}: the worker process {pid} with {worlds} {how}"
         if worker.deaths == MOST_DEATHS:
             raise PoiseError(f"{who}, for the {MOST_DEATHS}rd time before it made a step; without workers=… the "

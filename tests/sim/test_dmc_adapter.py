@@ -74,6 +74,17 @@ def test_a_simulation_that_diverges_is_contained():
     assert torch.equal(step.next_obs["state"][0], obs["state"][0])
 
 
+def test_a_world_is_drawn_as_it_moves():
+    env = poise.make("dmc:cartpole-swingup", 1)
+    env.reset(0)
+    first = env.render()
+    assert first.shape == (480, 480, 3) and first.dtype == np.uint8 and first.std() > 10
+    for _ in range(5):
+        env.step(torch.ones(1, 1))
+    assert (env.render() != first).any()
+    env.close()
+
+
 @pytest.mark.parametrize("name", ["humanoid-run", "quadruped-escape", "ball_in_cup-catch", "fish-swim",
                                   "manipulator-bring_ball", "point_mass-hard", "swimmer-swimmer6"])  # fmt: skip
 def test_other_tasks_step_and_repeat_their_episodes_in_a_fresh_world(name):

@@ -119,7 +119,7 @@ def test_a_killed_worker_is_replaced_its_episodes_are_truncated_and_the_others_g
     os.kill(pid, signal.SIGKILL)
     with caplog.at_level(logging.WARNING, "poise"):
         step, expected = env.step(act(env, 1)), plain.step(act(env, 1))
-    assert caplog.messages == [f"gym:PoiseWalk-v0: the worker process {pid} with world 2 to 3 was killed by SIGKILL; it "
+    assert caplog.messages == [f"gym:PoiseWalk-v0: the worker process {pid} with worlds 2 to 3 was killed by SIGKILL; it "
                                "is replaced, the open episodes of these worlds are truncated"]  # fmt: skip
     assert (env.lost_workers, env.bad_worlds) == (1, 2)
     assert step.truncated.tolist() == [False, False, True, True] and not step.terminated.any()
@@ -212,7 +212,7 @@ while True:
     assert alive(pid)
     parent.kill()
     parent.wait()
-    assert gone_within(pid, 5.0)
+    assert gone_within(pid, 20.0)
 
 
 # ---- what cannot be --------------------------------------------------------------------------
@@ -252,6 +252,12 @@ def test_no_workers_are_this_process(make):
 def test_atari_refuses_workers():
     with pytest.raises(UsageError, match="consoles are stepped in this process, so leave workers=2 out"):
         make_gym("ALE/Pong-v5?workers=2", 2)
+
+
+def test_a_worker_loads_no_torch(make):
+    maps = Path(f"/proc/{workers(make('PoiseWalk-v0?workers=1', 1))[0]}/maps").read_text()
+    assert "libpython" in maps or "_multiarray" in maps
+    assert "libtorch" not in maps
 
 
 def test_one_worker_at_most_for_every_world(make):
