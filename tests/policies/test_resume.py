@@ -114,3 +114,27 @@ def test_twenty_kills_leave_no_trace(tmp_path, case):
     print(f"{case}: {hits} kills")
     assert hits == 20
     assert_same_run(tmp_path / "whole", tmp_path / "killed", steps)
+
+
+ADAPTIVE = {
+    "terms": [
+        {"name": "damping", "what": "joint_damping", "target": "*", "range": [0.5, 1.5]},
+        {"name": "latency", "what": "action_latency", "range": [0.0, 0.1], "operation": "set"},
+    ],
+    "adr": {"queue": 1, "measure": "return", "t_low": -1001.0, "t_high": -1000.0},  # always outward
+}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_ranges_that_adapt_are_resumed_with_all_that_moves_them(tmp_path, algorithm):
+    (tmp_path / "adaptive.json").write_text(json.dumps(ADAPTIVE))
+    settings = {**(PPO if algorithm == "ppo" else SAC), "hidden": "32,32", "randomize": tmp_path / "adaptive.json"}
+    whole, killed, steps = tmp_path / "whole", tmp_path / "killed", 8 * 16 * 40 if algorithm == "ppo" else 1600
+    run(fresh(algorithm, "reach/planar-state", settings, whole, steps, 3600))
+    assert kill_until_done(fresh(algorithm, "reach/planar-state", settings, killed, steps, 0.1), killed, 1, 1)
+    assert_same_run(whole, killed, steps)
+    entropies = {json.loads(line).get("adr/entropy") for line in (whole / "metrics.jsonl").read_text().splitlines()}
+    assert len(entropies - {None}) > 3  # the bounds move
+    found = (whole / "adr.json").read_text()
+    assert found == (killed / "adr.json").read_text()
+    assert read_policy(whole / "policy.safetensors").provenance["randomize"] == json.loads(found)
