@@ -55,6 +55,16 @@ def read_arm(robot: RobotSpec, mjcf: str | None = None, gripper: bool = False) -
     return spec
 
 
+def hold_gripper(robot: RobotSpec, arm: mujoco.MjSpec) -> None:
+    """Make the hand rigid as the file draws it: all joints but the arm's go, and what drives and binds them."""
+    for kind in (arm.keys, arm.equalities, arm.tendons, arm.sensors):  # they concern the fingers
+        for element in list(kind):
+            arm.delete(element)
+    for driven in (arm.actuators, arm.joints):
+        for element in [e for e in driven if e.name not in robot.joints]:
+            arm.delete(element)
+
+
 # ---- reading -----------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ PAGES = [
     "docs/adapters.md",
     "docs/evaluate.md",
     "docs/gap.md",
+    "docs/adr.md",
     "docs/ppo.md",
     "docs/dqn.md",
     "docs/sac.md",
