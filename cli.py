@@ -28,6 +28,8 @@ From simulation to a real arm, by one path:
                                                          watch it in a browser
   poise deploy runs/reach/policy.safetensors --robot twin:fr3 --record out.hdf5
                                                          run it on an arm, behind the supervisor
+  poise identify motion.hdf5 --excite twin:fr3 --fit terms.json
+                                                         fit a model's numbers to how an arm moves
   poise export runs/reach/policy.safetensors             write it as an ONNX model
 
 `poise COMMAND --help` explains each; `poise train ALGO --help` lists every setting with its meaning.
@@ -140,6 +142,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--realtime", action="store_true", help="pace a simulated arm by the clock on the wall")
     p.add_argument("--record", metavar="OUT.hdf5", help="record every episode in robomimic's layout")
 
+    p = add("identify", _identify, "fit a model's parameters to how an arm moved", _IDENTIFY_EXAMPLES)
+    p.add_argument("log", metavar="LOG.hdf5", help="a recording of an arm; with --excite the file to record to")
+    p.add_argument("--fit", required=True, metavar="FILE", help="a randomization file: what to fit, in which ranges")
+    p.add_argument("--out", metavar="FILE", help="write the result as a randomization file")
+    p.add_argument("--excite", metavar="ROBOT", help="first move the arm at this address about its home, and record it")
+    p.add_argument("--duration", type=float, default=30.0, metavar="S", help="with --excite: seconds of motion (30)")
+    p.add_argument("--amplitude", type=float, default=0.5, metavar="RAD", help="with --excite: of each joint (0.5)")
+    p.add_argument("--robot", default="", metavar="NAME", help="the arm; by default the recording's")
+    p.add_argument("--mjcf", metavar="FILE", help="another model of the arm")
+    p.add_argument("--physics-dt", type=float, default=0.001, metavar="S", help="time step of the model (0.001 s)")
+    p.add_argument("--threads", type=int, default=0, metavar="N", help="physics threads; 0 takes every core")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the motion and of the starts (0)")
+
     p = add("export", _export, "write a policy for other runtimes, checked against torch")
     p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")
     p.add_argument("--format", choices=("onnx",), default="onnx", help="onnx: one model, normalizer and state inside")
@@ -191,6 +206,14 @@ examples:
   poise deploy runs/reach/policy.safetensors --robot 'twin:fr3?latency=0.04&mass=1.1&gain=0.9' --realtime
 
 The supervisor is not a safety-rated system: a real arm needs a hardware stop within reach."""
+
+
+_IDENTIFY_EXAMPLES = """\
+examples:
+  poise identify motion.hdf5 --excite 'twin:fr3?payload=0.3' --fit payload.json --out found.json
+  poise identify reach.hdf5 --fit payload.json                 from what `poise deploy --record` wrote
+
+The motion goes through the supervisor; give the arm room: every joint moves by up to the amplitude."""
 
 
 class _TrainHelp(argparse.Action):
@@ -419,6 +442,35 @@ def _deploy(options) -> dict[str, Any]:
         print(f"{name.replace('_', ' '):<14} {value:.3f}" if isinstance(value, float) else
               f"{name.replace('_', ' '):<14} {value}")  # fmt: skip
     return summary
+
+
+def _identify(options) -> dict[str, Any]:
+    from .policies.progress import Progress
+    from .real_robot.drivers import address_robot
+    from .real_robot.motion_log import read_motions, record_motion
+    from .sim.identify import identify
+    from .sim.randomization import Randomization
+
+    terms = Randomization.load(options.fit)
+    if options.excite:
+        with Progress() as progress:
+            ticks = round(options.duration / address_robot(options.excite).servo_dt)
+            record_motion(options.excite, options.log, options.duration, options.amplitude, options.seed,
+                          progress=progress.episodes(ticks, "servo period"))  # fmt: skip
+    robot, motions = read_motions(options.log, options.robot)
+    found = identify(robot, motions, terms, options.mjcf, options.physics_dt, options.threads, options.seed)
+    width = max(len(p.name) for p in found.parameters)
+    print(f"{'':<{width}}  {'estimate':>10}  {'deviation':>10}  searched")
+    for p in found.parameters:
+        print(f"{p.name:<{width}}  {p.estimate:>10.5g}  {p.std:>10.2g}  {p.low:g} to {p.high:g}")
+    print(f"left of the motion: {1e3 * found.rms:.3g} mrad, of the model as it is {1e3 * found.rms_before:.3g} mrad "
+          f"(root mean square over {found.rows:,} readings)")  # fmt: skip
+    for line in found.warnings:
+        print(f"warning: {line}")
+    if options.out:
+        Path(options.out).write_text(json.dumps(found.randomization().to_json(), indent=2) + "\n")
+        print(f"randomization: {options.out}")
+    return {"log": options.log, "robot": robot.name, "out": options.out, **found.to_json()}
 
 
 def _export(options) -> dict[str, Any]:

@@ -31,12 +31,12 @@ class Progress:
                  if k in ("train/return", "train/success", "eval/return", "eval/success")}  # fmt: skip
         self._show(steps, total, "step", shown, always=any(k.startswith("eval/") for k in shown))
 
-    def episodes(self, total: int) -> Callable[[int], None]:
-        """A callback for work that is counted in episodes: called with how many more ended."""
+    def episodes(self, total: int, unit: str = "episode") -> Callable[[int], None]:
+        """A callback for work that is counted in episodes, or in other units: called with how many more ended."""
 
         def ended(n: int) -> None:
             self._done += n
-            self._show(min(self._done, total), total, "episode", {})
+            self._show(min(self._done, total), total, unit, {})
 
         return ended
 

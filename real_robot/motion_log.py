@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline
 
 from ..datasets.episodes import Episode, EpisodeFile, EpisodeWriter, environment
 from ..errors import DatasetError, LimitViolatedError, UsageError
@@ -85,7 +85,7 @@ def read_motions(path: str | os.PathLike[str], robot: str = "") -> tuple[RobotSp
     """The arm and the motions of a recording, such as `poise deploy --record` makes; each begins at rest.
 
     A recording with a row for each control period knows the last command of each: between them, commands are taken from
-    a monotone cubic through those.
+    a cubic spline through those.
 
     Raises:
         DatasetError: it was not recorded from an arm.
@@ -115,10 +115,13 @@ def _motion(
     time = time - time[0]
     if spec.control_dt <= 1.5 * robot.servo_dt:
         return Motion(time, joint_pos, time, sent)
-    first = joint_pos[0] + (seen[0, columns["target_error"]] if "target_error" in columns else 0.0)
+    # what the arm stood under before: it may sag below that, so the measured pose does not tell
+    first = joint_pos[0] + seen[0, columns["target_error"]] if "target_error" in columns else sent[0]
     knots = np.concatenate([[-robot.servo_dt], time + spec.control_dt - robot.servo_dt])
     ticks = np.arange(0.0, knots[-1], robot.servo_dt)
-    return Motion(time, joint_pos, ticks, PchipInterpolator(knots, np.vstack([first, sent]))(ticks))
+    return Motion(
+        time, joint_pos, ticks, CubicSpline(knots, np.vstack([first, sent]), bc_type=("clamped", "not-a-knot"))(ticks)
+    )
 
 
 def _motion_spec(robot: RobotSpec) -> Spec:

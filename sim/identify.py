@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from .whats import WHATS
 STARTS, TRIED = 8, 2  # points that are looked at, and those of them that are gone on from
 _STEP = 1e-3  # of a parameter's range, for finite differences
 _SIGMAS = 2.0  # deviations that the ranges of the result reach to either side
+_NOTHING = 1e-12  # relative
 _ALIKE = 0.95  # correlation from which two parameters cannot be told apart
 
 
@@ -83,15 +84,13 @@ class Identification:
 
 
 def identify(robot: RobotSpec, motions: Sequence[Motion], terms: Randomization, mjcf: str | None = None,
-             physics_dt: float = 0.001, threads: int = 0, seed: int = 0,
-             progress: Callable[[int], None] | None = None) -> Identification:  # fmt: skip
+             physics_dt: float = 0.001, threads: int = 0, seed: int = 0) -> Identification:  # fmt: skip
     """The numbers of `terms`, within their ranges, that explain the motions best.
 
     Args:
         terms: a `shared` term is one number for all its targets, any other one for each.
         mjcf: another model file of the arm.
         physics_dt: [s]. A servo stepped at h damps less than a real one, by about gain h / 2.
-        progress: called with how many more candidates have been simulated.
 
     Raises:
         UsageError: a term that cannot be identified so, or that does not fit the model.
@@ -101,7 +100,7 @@ def identify(robot: RobotSpec, motions: Sequence[Motion], terms: Randomization, 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     candidates = Candidates(robot, terms, mjcf, physics_dt, threads or cores)
     try:
-        return _Fit(candidates, motions, terms, progress).solve(seed)
+        return _Fit(candidates, motions, terms).solve(seed)
     finally:
         candidates.close()
 
@@ -109,9 +108,8 @@ def identify(robot: RobotSpec, motions: Sequence[Motion], terms: Randomization, 
 class _Fit:
     """One least-squares problem."""
 
-    def __init__(self, candidates: Candidates, motions: Sequence[Motion], terms: Randomization,
-                 progress: Callable[[int], None] | None):  # fmt: skip
-        self._candidates, self._motions, self._progress = candidates, motions, progress
+    def __init__(self, candidates: Candidates, motions: Sequence[Motion], terms: Randomization):
+        self._candidates, self._motions = candidates, motions
         self.parameters = [p for term in terms.terms for p in _parameters(candidates, term)]
         self._terms = terms.terms
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # the newest point, and what it leaves
@@ -136,8 +134,6 @@ class _Fit:
             params[term.name] = np.broadcast_to(np.stack(values, axis=1), (len(points), size))
             start += own
         parts = [self._candidates.replay(m, params) - m.joint_pos for m in self._motions]  # each (K, R, n)
-        if self._progress is not None:
-            self._progress(len(points))
         return np.concatenate([part.reshape(len(points), -1) for part in parts], axis=1)
 
     def _number(self, index: int, place: Any) -> Any:
@@ -164,11 +160,9 @@ class _Fit:
     def _result(self, best: Any, tried: list[Any], before: float) -> Identification:
         rows, count = best.jac.shape
         spare = max(1, rows - count)
-        variance = self._correlated(best.fun) * 2.0 * best.cost / spare
-        covariance = variance * np.linalg.pinv(best.jac.T @ best.jac, hermitian=True)
-        unseen = np.linalg.norm(best.jac, axis=0) == 0.0  # what changes nothing is not known at all
-        std = np.where(unseen, np.inf, np.sqrt(np.diag(covariance)))
-        scale = np.where(np.isfinite(std) & (std > 0), std, 1.0)
+        covariance = self._correlated(best.fun) * 2.0 * best.cost / spare * _inverse(best.jac)
+        std = np.sqrt(np.diag(covariance))
+        scale = np.maximum(std, 1e-300)
         correlation = np.where(np.eye(count) > 0, 1.0, covariance / np.outer(scale, scale))
         found = tuple(self._found(i, best.x[i], std[i]) for i in range(count))
         warnings = (*_warnings(found, best.x, std, correlation), *self._rivals(best, tried, std))
@@ -202,6 +196,14 @@ class _Fit:
                 names = ", ".join(self.parameters[i].name for i in np.flatnonzero(apart))
                 return [f"other values of {names} explain the motion as well; narrow their ranges or move more"]
         return []
+
+
+def _inverse(jac: np.ndarray) -> np.ndarray:
+    """(J^T J)^-1, large where J has nearly nothing to say, by the eigenvalues of J with columns of one length."""
+    norm = np.linalg.norm(jac, axis=0)
+    norm = np.maximum(norm, _NOTHING * max(norm.max(), _NOTHING))
+    values, vectors = np.linalg.eigh((jac / norm).T @ (jac / norm))
+    return (vectors / np.maximum(values, _NOTHING)) @ vectors.T / np.outer(norm, norm)
 
 
 def _parameters(candidates: Candidates, term: Term) -> list[Parameter]:

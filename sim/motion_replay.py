@@ -43,11 +43,6 @@ class Motion:
     sent_at: np.ndarray  # (C,) [s] when each command was sent, on the same clock
     command: np.ndarray  # (C, n) [rad]
 
-    def tail(self, seconds: float) -> Motion:
-        """Its first `seconds`."""
-        rows, sent = self.time <= seconds, self.sent_at <= seconds
-        return Motion(self.time[rows], self.joint_pos[rows], self.sent_at[sent], self.command[sent])
-
 
 class Candidates:
     """Models of one arm that differ in the terms of a randomization."""

@@ -16,6 +16,7 @@ PAGES = [
     "docs/evaluate.md",
     "docs/gap.md",
     "docs/adr.md",
+    "docs/identification.md",
     "docs/ppo.md",
     "docs/dqn.md",
     "docs/sac.md",
