@@ -69,8 +69,8 @@ def add_target(scene: mujoco.MjSpec, radius: float, flat: bool) -> None:
                              rgba=(0.10, 0.65, 0.25, 0.7))  # fmt: skip
 
 
-def close_fingers(scene: mujoco.MjSpec, robot: RobotSpec) -> None:
-    """Make the gripper rigid, as it stands when its command has closed it.
+def close_fingers(scene: mujoco.MjSpec, robot: RobotSpec, width: float = 0.0) -> None:
+    """Make the gripper rigid, as it stands when its command has closed it, or left `width` [m] between the fingers.
 
     Its fingers are closed in a simulation without gravity, whatever linkage drives them; their bodies then keep
     those poses, and their joints, tendons, equalities and actuator go.
@@ -85,7 +85,9 @@ def close_fingers(scene: mujoco.MjSpec, robot: RobotSpec) -> None:
     for name, position in zip(robot.joints, robot.home, strict=True):
         data.actuator(name).ctrl = position
     if robot.gripper is not None:
-        data.actuator(robot.gripper.actuator).ctrl = robot.gripper.closed
+        gripper = robot.gripper
+        opening = width / gripper.width
+        data.actuator(gripper.actuator).ctrl = gripper.closed + opening * (gripper.open - gripper.closed)
     for _ in range(round(_SETTLE / model.opt.timestep)):
         mujoco.mj_step(model, data)
     for body in {joint.parent.name: joint.parent for joint in fingers}.values():

@@ -1,0 +1,202 @@
+"""What drawer and peg share: an arm with rigid fingers, and something that stands on the table at a random place.
+
+The place differs between episodes without differing in the model: the stand has joints x, y and yaw whose armature
+and damping are so large that nothing moves it, so its place is part of qpos and of nothing else. (MuJoCo computes
+contact forces from masses and armatures; damping alone would leave it soft.) The joints that tell where things are
+come last in qpos, the arm's first. The policy moves joints by position steps at 20 Hz, as in every task.
+
+With a camera, what tells of the stand moves to the group `privileged`, which never reaches a policy file: the picture
+has to say it. Legend: N worlds, n of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ...errors import unknown_name
+from ...kinematics import forward_kinematics
+from ...robots import RobotSpec, robot_spec
+from ...spec import ActionTerm, ObsTerm, Spec
+from ..randomization import Randomization, Term
+from ..task import Key, State
+from .tabletop import FRAME, SUCCESS_STEPS, start_pose
+
+if TYPE_CHECKING:
+    import mujoco
+
+ROBOTS = ("fr3", "ur5e")
+CAMERAS = ("front", "side")
+EPISODE_STEPS = 100
+CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
+START_SPREAD = 0.08  # [rad] of every joint around the start
+_MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
+_HEAVY, _STIFF = 1e3, 1e6  # armature [kg, kg m^2] and damping [N s/m, N m s/rad] of what does not move
+
+
+class Station:
+    """A task at a stand; see sim/task.py for the contract. A task adds furniture, terms, reward and success."""
+
+    kind: ClassVar[str]  # the task's name before the slash
+    holds: ClassVar[float] = 0.0  # [m] between the rigid fingers
+    start: ClassVar[tuple[float, float, float]]  # [m] the tool at the start, base frame
+    place: ClassVar[tuple[float, float, float]]  # [m, m, rad] x, y and yaw of the stand, base frame
+    spread: ClassVar[tuple[float, float, float]]  # of the same, to either side
+    outside: ClassVar[tuple[ObsTerm, ...]]  # what cameras or trackers tell, beside the stand's place
+
+    physics_dt = PHYSICS_DT
+    max_episode_steps = EPISODE_STEPS
+
+    def __init__(self, robot: str = "fr3", camera: str = "", mjcf: str = ""):
+        """camera: one of CAMERAS gives 84 x 84 pictures instead of the stand's place; mjcf: another file of the arm."""
+        if robot not in ROBOTS:
+            raise unknown_name("robot", robot, ROBOTS)
+        if camera and camera not in CAMERAS:
+            raise unknown_name("camera", camera, CAMERAS)
+        self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
+        self.robot, self.mjcf = robot_spec(robot), mjcf or None
+        self.spec = self._spec(camera)
+        self.randomization = Randomization((*_arm_terms(self.robot), *self.random_terms()))
+        self.start_pose = start_pose(self.robot, np.array(self.start))
+
+    # ---- the world ---------------------------------------------------------------------------
+
+    def model(self) -> mujoco.MjSpec:
+        """The arm on its table, the stand and what is on it, and the cameras."""
+        from ..scene import add_camera, arm_scene, close_fingers
+
+        scene = arm_scene(self.robot, self.mjcf)
+        close_fingers(scene, self.robot, self.holds)
+        self.furnish(scene)
+        add_camera(scene, "overview", (1.25, -0.95, 0.75), (0.42, 0.0, 0.15))
+        add_camera(scene, "front", (0.98, -0.42, 0.48), (0.50, 0.0, 0.06))
+        add_camera(scene, "side", (0.42, -0.70, 0.38), (0.48, 0.0, 0.06))
+        return scene
+
+    def furnish(self, scene: mujoco.MjSpec) -> None:
+        """Put the furniture into the scene."""
+        raise NotImplementedError
+
+    def random_terms(self) -> tuple[Term, ...]:
+        """What differs between episodes beside the arm."""
+        return ()
+
+    # ---- an episode --------------------------------------------------------------------------
+
+    def begin(self, key: Key, *more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """qpos and qvel of episodes at rest, the arm near its start and the stand anywhere; `more`: (n, k) each."""
+        arm = self.start_pose + START_SPREAD * (2.0 * key.uniform("start", self.robot.num_joints) - 1.0)
+        stand = np.array(self.place) + np.array(self.spread) * (2.0 * key.uniform("stand", 3) - 1.0)
+        qpos = np.concatenate([arm, *self.order(stand, *more)], axis=1)
+        return qpos, np.zeros_like(qpos)
+
+    def order(self, stand: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The joints behind the arm's, in the model's order."""
+        return stand, *more
+
+    def tool(self, qpos: Any) -> tuple[Any, Any]:
+        """Where the tool is and how it is turned: (N, 3) [m], (N, 3, 3)."""
+        return forward_kinematics(self.robot, qpos[:, : self.robot.num_joints])
+
+    def own_readings(self, state: State) -> dict[str, Any]:
+        """Readings as the arm's control process makes them from measured joints."""
+        xp, n = array_namespace(state.qpos), self.robot.num_joints
+        joints = state.qpos[:, :n]
+        tool_pos, rotation = self.tool(state.qpos)
+        return {
+            "joint_pos": joints,
+            "joint_vel": state.qvel[:, :n],
+            "target_error": state.target["arm"] - joints,
+            "tool_pos": tool_pos,
+            "tool_rot": xp.concat([rotation[:, :, 0], rotation[:, :, 1]], axis=1),
+        }
+
+    def terminated(self, state: State) -> Any:
+        """Never: to hold the result is part of the task."""
+        return state.memory["held"] < 0
+
+    def success(self, state: State) -> Any:
+        """The goal has been met at each of the last SUCCESS_STEPS control steps."""
+        return state.memory["held"] >= SUCCESS_STEPS
+
+    # ---- what the policy sees and does -------------------------------------------------------
+
+    def _spec(self, camera: str) -> Spec:
+        robot, n = self.robot, self.robot.num_joints
+        own = (
+            ObsTerm("joint_pos", (n,), "robot", "rad"),
+            ObsTerm("joint_vel", (n,), "robot", "rad/s"),
+            ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
+            ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
+            ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
+        )
+        groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *self.outside)}
+        if camera:
+            picture = ObsTerm(camera, FRAME, "camera", dtype="uint8")
+            groups = {"state": own, camera: (picture,), "privileged": self.outside}
+        arm = ActionTerm(
+            name="arm",
+            kind="joint_pos",
+            joints=robot.joints,
+            low=tuple(x + _MARGIN for x in robot.position_low),
+            high=tuple(x - _MARGIN for x in robot.position_high),
+            scale=(0.06,) * n,
+            reference="last_target",
+            home=robot.home,
+            lead=(0.25,) * n,
+            max_velocity=tuple(0.9 * v for v in robot.velocity),
+            max_acceleration=tuple(0.9 * a for a in robot.acceleration),
+            unit="rad",
+        )
+        return Spec(groups, (arm,), CONTROL_DT, robot=robot.name)
+
+
+def add_place(scene: mujoco.MjSpec, body: mujoco.MjsBody, axes: dict[str, tuple[float, float, float]]) -> None:
+    """Joints BODY_AXIS that nothing moves: sliding ones, and one that turns, called yaw."""
+    import mujoco
+
+    for suffix, axis in axes.items():
+        kind = mujoco.mjtJoint.mjJNT_HINGE if suffix == "yaw" else mujoco.mjtJoint.mjJNT_SLIDE
+        # the scene's own defaults: those of an arm's hand may hold a range
+        body.add_joint(scene.default, name=f"{body.name}_{suffix}", type=kind, axis=axis, armature=_HEAVY,
+                       damping=(_STIFF, 0.0, 0.0))  # fmt: skip
+
+
+def add_box(body: mujoco.MjsBody, low: tuple[float, float, float], high: tuple[float, float, float],
+            rgba: tuple[float, float, float, float], name: str = "", mass: float = 0.0) -> None:  # fmt: skip
+    """A box between two corners [m] that arms touch and furniture does not."""
+    import mujoco
+
+    centre, half = np.add(low, high) / 2, np.subtract(high, low) / 2
+    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, pos=centre, size=half, rgba=rgba, mass=mass,
+                  contype=1, conaffinity=0)  # fmt: skip
+
+
+def cos_sin(angle: Any) -> Any:
+    """(N, 2) of angles (N,) [rad]."""
+    xp = array_namespace(angle)
+    return xp.stack([xp.cos(angle), xp.sin(angle)], axis=1)
+
+
+def turn(vector: Any, angle: Any) -> Any:
+    """Vectors (N, 3) turned by angles (N,) [rad] about the vertical."""
+    xp = array_namespace(vector)
+    c, s = xp.cos(angle), xp.sin(angle)
+    return xp.stack([c * vector[:, 0] - s * vector[:, 1], s * vector[:, 0] + c * vector[:, 1], vector[:, 2]], axis=1)
+
+
+def _arm_terms(robot: RobotSpec) -> tuple[Term, ...]:
+    arm = robot.joints
+    return (
+        Term("link_mass", "link_mass", "*", range=(0.8, 1.2)),
+        Term("damping", "joint_damping", arm, range=(0.7, 1.3)),
+        Term("armature", "joint_armature", arm, range=(0.7, 1.3)),
+        Term("gain", "actuator_gain", "*", range=(0.8, 1.2)),
+        Term("gain_damping", "actuator_damping", "*", range=(0.8, 1.2)),
+        Term("latency", "action_latency", range=(0.0, 0.06), operation="set"),
+        Term("joint_pos_noise", "joint_pos_noise", arm, range=(0.0002, 0.0008), operation="set"),
+        Term("joint_pos_bias", "joint_pos_bias", arm, distribution="normal", mean=0.0, std=0.001, operation="set"),
+        Term("joint_vel_noise", "joint_vel_noise", arm, range=(0.005, 0.015), operation="set"),
+    )  # fmt: skip
