@@ -49,7 +49,7 @@ def _planar(camera: bool) -> Task:
 
 
 def _tabletop(module: str, cls: str, robot: str) -> Callable[..., Task]:
-    """The factory of a task on a table; camera=front|side shows the cube, mjcf=FILE is another arm."""
+    """The factory of a task on a table; camera=front|side shows what stands there, mjcf=FILE is another arm."""
 
     def factory(camera: str = "", mjcf: str = "") -> Task:
         return getattr(importlib.import_module(f".tasks.{module}", __package__), cls)(robot, camera, mjcf)
@@ -70,6 +70,8 @@ _GYMNASIUM = {
 }  # file in sim/tasks -> tasks
 
 _TABLETOP = (("push", "push", "Push"), ("lift", "lift", "Lift"), ("pick-place", "pick_place", "PickPlace"))
+_STATIONS = (("drawer", "drawer", "Drawer"), ("peg", "peg", "Peg"))
+_STATION_ARMS = ("fr3", "ur5e")
 
 
 def _valve(camera: str = "") -> Task:
@@ -84,6 +86,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
     **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in ROBOTS},
+    **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _STATIONS for robot in _STATION_ARMS},
     **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
     "valve/claw": _valve,
 }

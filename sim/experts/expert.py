@@ -32,6 +32,8 @@ EXPERTS: dict[str, tuple[str, str]] = {
     "push": ("push", "PushExpert"),
     "lift": ("grasp", "LiftExpert"),
     "pick-place": ("grasp", "PickPlaceExpert"),
+    "drawer": ("drawer", "DrawerExpert"),
+    "peg": ("peg", "PegExpert"),
     "valve": ("valve", "ValveExpert"),
 }
 

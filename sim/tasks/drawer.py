@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 OPEN = 0.15  # [m]
 TRAVEL = 0.22  # [m]
 HANDLE = (-0.06, 0.0, 0.10)  # [m] the middle of its bar, the drawer closed, in the stand's frame: x into the cabinet
-BEHIND = 0.0275  # [m] from the bar's middle to the middle of the gap behind it
-BELOW = 0.012  # [m] the tool below the bar where it hooks
-_BAR, _WIDTH = 0.007, 0.065  # [m] radius and half length of the bar
+BEHIND = 0.0285  # [m] from the bar's middle to the middle of the gap behind it
+BELOW = 0.014  # [m] the tool below the bar where it hooks
+_BAR, _WIDTH = 0.009, 0.065  # [m] radius and half length of the bar
 _WOOD, _FRONT, _STEEL = (0.78, 0.66, 0.50, 1.0), (0.93, 0.91, 0.86, 1.0), (0.25, 0.27, 0.30, 1.0)
 
 
@@ -37,6 +37,7 @@ class Drawer(Station):
     kind = "drawer"
     start = (0.46, 0.0, 0.24)
     place, spread = (0.60, 0.0, 0.0), (0.03, 0.10, 0.25)
+    sight = 0.003
     outside = (
         ObsTerm("object_pos", (3,), "external", "m", frame="base"),  # of the handle
         ObsTerm("object_yaw", (2,), "external", "cos, sin", frame="base"),
@@ -62,19 +63,21 @@ class Drawer(Station):
         drawer = stand.add_body(name="drawer")
         drawer.add_joint(name="drawer", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=(-1, 0, 0), range=(0.0, TRAVEL),
                          damping=(8.0, 0.0, 0.0), frictionloss=4.0)  # fmt: skip
-        add_box(drawer, (-0.012, -0.108, 0.008), (-0.001, 0.108, 0.112), _FRONT, "drawer_front", mass=0.6)
+        add_box(drawer, (-0.012, -0.108, 0.008), (-0.001, 0.108, 0.112), _FRONT, "drawer_front", mass=1.5)
         for low, high in (
             ((0.0, -0.098, 0.012), (0.21, -0.092, 0.08)),
             ((0.0, 0.092, 0.012), (0.21, 0.098, 0.08)),
             ((0.0, -0.092, 0.012), (0.21, 0.092, 0.018)),
         ):
-            add_box(drawer, low, high, _FRONT, mass=0.2)  # fmt: skip
+            add_box(drawer, low, high, _FRONT, mass=0.5)  # fmt: skip
         x, _, z = HANDLE
         for name, start, end in (("handle", (x, -_WIDTH, z), (x, _WIDTH, z)),
                                  ("handle_left", (x, _WIDTH, z), (-0.012, _WIDTH, z)),
                                  ("handle_right", (x, -_WIDTH, z), (-0.012, -_WIDTH, z))):  # fmt: skip
+            # stiff, or hard pulling would draw the fingers through it
             drawer.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=(*start, *end), size=(_BAR, 0, 0),
-                            rgba=_STEEL, mass=0.05, contype=1, conaffinity=0)  # fmt: skip
+                            rgba=_STEEL, mass=0.05, contype=1, conaffinity=0, priority=1, solref=(0.01, 1.0),
+                            solimp=(0.95, 0.99, 0.001, 0.5, 2.0))  # fmt: skip
         add_target(scene, 0.012, flat=False)
 
     def random_terms(self) -> tuple[Term, ...]:

@@ -39,6 +39,7 @@ class Peg(Station):
     holds = 2.0 * PEG
     start = (0.47, 0.0, 0.24)
     place, spread = (0.50, 0.0, 0.0), (0.07, 0.12, 0.3)
+    sight = 0.001
     outside = (
         ObsTerm("object_pos", (3,), "external", "m", frame="base"),  # of the middle of the hole, at the block's top
         ObsTerm("object_yaw", (2,), "external", "cos, sin", frame="base"),

@@ -44,6 +44,7 @@ class Station:
     start: ClassVar[tuple[float, float, float]]  # [m] the tool at the start, base frame
     place: ClassVar[tuple[float, float, float]]  # [m, m, rad] x, y and yaw of the stand, base frame
     spread: ClassVar[tuple[float, float, float]]  # of the same, to either side
+    sight: ClassVar[float]  # [m] the largest deviation of positions that a camera finds
     outside: ClassVar[tuple[ObsTerm, ...]]  # what cameras or trackers tell, beside the stand's place
 
     physics_dt = PHYSICS_DT
@@ -58,7 +59,7 @@ class Station:
         self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
         self.robot, self.mjcf = robot_spec(robot), mjcf or None
         self.spec = self._spec(camera)
-        self.randomization = Randomization((*_arm_terms(self.robot), *self.random_terms()))
+        self.randomization = Randomization((*_arm_terms(self.robot), *_camera_terms(self.sight), *self.random_terms()))
         self.start_pose = start_pose(self.robot, np.array(self.start))
 
     # ---- the world ---------------------------------------------------------------------------
@@ -199,4 +200,13 @@ def _arm_terms(robot: RobotSpec) -> tuple[Term, ...]:
         Term("joint_pos_noise", "joint_pos_noise", arm, range=(0.0002, 0.0008), operation="set"),
         Term("joint_pos_bias", "joint_pos_bias", arm, distribution="normal", mean=0.0, std=0.001, operation="set"),
         Term("joint_vel_noise", "joint_vel_noise", arm, range=(0.005, 0.015), operation="set"),
+    )  # fmt: skip
+
+
+def _camera_terms(sight: float) -> tuple[Term, ...]:
+    """What something makes of the stand that looks at it."""
+    return (
+        Term("camera_delay", "obs_delay", "object_*", range=(0.0, 0.1), operation="set"),
+        Term("camera_noise", "obs_noise", ("object_pos", "object_from_*"), range=(0.0, sight), operation="set",
+             shared=True),
     )  # fmt: skip
