@@ -35,6 +35,8 @@ def arm_scene(robot: RobotSpec, mjcf: str | None = None) -> mujoco.MjSpec:
     visual.map.znear, visual.map.zfar = 0.05, 10.0
     visual.headlight.ambient, visual.headlight.diffuse = (0.45, 0.45, 0.45), (0.35, 0.35, 0.35)
     visual.headlight.specular = (0.1, 0.1, 0.1)
+    scene.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+                      rgb1=(0.80, 0.86, 0.92), rgb2=(0.97, 0.98, 0.99), width=64, height=384)  # fmt: skip
     world = scene.worldbody
     world.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(1.5, 1.5, 0.1), rgba=(0.62, 0.66, 0.70, 1.0))
     world.add_light(name="key", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=(1.0, -1.0, 3.0),

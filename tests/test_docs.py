@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/train.md",
     "docs/simulation.md",
+    "docs/tasks.md",
     "docs/adapters.md",
     "docs/evaluate.md",
     "docs/gap.md",

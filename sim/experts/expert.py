@@ -29,6 +29,7 @@ class Expert(Protocol):
 
 # what precedes the slash in a task's name -> file of this folder and class, which is called with the task
 EXPERTS: dict[str, tuple[str, str]] = {
+    "reach": ("reach", "ReachExpert"),
     "push": ("push", "PushExpert"),
     "lift": ("grasp", "LiftExpert"),
     "pick-place": ("grasp", "PickPlaceExpert"),
@@ -46,7 +47,7 @@ def expert(task: str | Task) -> Expert:
     """
     made = load_task(task) if isinstance(task, str) else task
     kind = made.name.partition("/")[0]
-    if kind not in EXPERTS:
+    if kind not in EXPERTS or made.name.startswith("reach/planar"):
         have = ", ".join(f"{name}/…" for name in EXPERTS)
         raise UsageError(f"there is no scripted expert of {made.name}; there is one of {have}")
     module, name = EXPERTS[kind]

@@ -41,8 +41,10 @@ def require_mink() -> ModuleType:
 class ToolMotion:
     """Steps of one arm's joints towards poses of its tool."""
 
-    def __init__(self, robot: RobotSpec, term: ActionTerm, posture: np.ndarray, mjcf: str | None = None):
-        """term: the joint_pos action of the arm; posture: joint angles (n,) that it may like best."""
+    def __init__(self, robot: RobotSpec, term: ActionTerm, posture: np.ndarray, mjcf: str | None = None,
+                 turns: bool = True):  # fmt: skip
+        """term: the joint_pos action of the arm; posture: joint angles (n,) that it may like best; turns: whether the
+        tool's rotation matters."""
         mink = require_mink()
         scene = arm_scene(robot, mjcf)
         close_fingers(scene, robot)
@@ -52,7 +54,7 @@ class ToolMotion:
         self._stiffness = np.array([self.model.actuator(joint).gainprm[0] for joint in term.joints])
         self._torque = np.zeros(len(term.joints))
         self._configuration = mink.Configuration(self.model)
-        self._frame = mink.FrameTask("tool", "site", position_cost=1.0, orientation_cost=0.2, lm_damping=1e-5)
+        self._frame = mink.FrameTask("tool", "site", 1.0, orientation_cost=0.2 if turns else 0.0, lm_damping=1e-5)
         self._posture = mink.PostureTask(self.model, cost=3e-3)
         self._posture.set_target(np.asarray(posture))
         self._limits = [mink.ConfigurationLimit(self.model)]

@@ -103,7 +103,7 @@ class Tabletop:
         else:
             close_fingers(scene, self.robot)
         c, s = self.bench.centre, self.bench.size
-        add_camera(scene, "overview", (c + 1.1 * s, -1.0 * s, 0.85 * s), (0.75 * c, 0.0, 0.2 * s))
+        add_camera(scene, "overview", (c + 0.85 * s, -0.8 * s, 0.7 * s), (0.75 * c, 0.0, 0.22 * s))
         add_camera(scene, "front", (c + 0.62 * s, 0.0, 0.52 * s), (c + 0.02 * s, 0.0, 0.06 * s))
         add_camera(scene, "side", (c + 0.05 * s, -0.62 * s, 0.45 * s), (c, 0.0, 0.06 * s))
         add_cube(scene, self.bench.half, self._mass, self.friction)

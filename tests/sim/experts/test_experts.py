@@ -23,7 +23,7 @@ TASK = Push()
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"{task}/{robot}" for task in ("push", "lift") for robot in ROBOTS), "pick-place/fr3"]
+    "name", [*(f"{task}/{robot}" for task in ("push", "lift") for robot in ROBOTS), "pick-place/fr3", "reach/ur5e"]
 )
 def test_an_expert_succeeds(name):
     score = evaluate(ExpertPolicy(name), name, episodes=10, seed=5, threads=1)
