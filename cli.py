@@ -124,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = add("view", _view, "show a task, or a policy in it, in a web browser", _VIEW_EXAMPLES)
     p.add_argument("task", metavar="TASK", nargs="?", help="the task; by default the one --policy was trained on")
-    p.add_argument("--policy", metavar="POLICY", help="a policy file; without one, random actions or your own")
+    p.add_argument("--policy", metavar="POLICY", help="a policy file, or expert; without one, random actions or yours")
     p.add_argument("--mjcf", metavar="FILE", help="another model of the task's arm, see docs/arms.md")
     p.add_argument("--episodes", type=int, metavar="N", help="end after so many; by default Ctrl-C ends")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts and dynamics (0)")
@@ -366,7 +366,7 @@ def _eval(options) -> dict[str, Any]:
 def _expert(task: str | None) -> Any:
     """The scripted expert of the task, in a policy's place."""
     if not task:
-        raise UsageError("poise eval expert needs --task, such as lift/fr3")
+        raise UsageError("an expert needs its task, such as lift/fr3: poise eval expert --task lift/fr3")
     from .policies.expert_policy import ExpertPolicy
 
     return ExpertPolicy(task)
@@ -421,7 +421,9 @@ def _view(options) -> dict[str, Any]:
     from .policies.policy import load_policy
     from .policies.view import view
 
-    policy = load_policy(options.policy) if options.policy else None
+    policy = None
+    if options.policy:
+        policy = _expert(options.task) if options.policy == "expert" else load_policy(options.policy)
     task = options.task or (policy.provenance.get("task") if policy else None)
     if not task:
         raise UsageError("poise view needs a task, such as reach/fr3 or gym:HalfCheetah-v5, or --policy POLICY")

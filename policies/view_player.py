@@ -17,6 +17,7 @@ from ..sim.make import make, randomization_of
 from ..sim.render import choose_backend
 from ..sim.task_env import TaskEnv
 from .evaluate import Acts, require_same_spec
+from .expert_policy import watch
 
 
 class Player:
@@ -36,6 +37,7 @@ class Player:
             except Exception:
                 self.env.close()
                 raise
+            watch(policy, self.env)
         self.model = self._model()  # None where the simulator draws itself
         self._data = None if self.model is None else mujoco.MjData(self.model)
         self._random = Stream(seed, "view/action")
