@@ -40,8 +40,9 @@ from .gymnasium_ids import argument, gymnasium_call, hides_place, register_id, u
 from .gymnasium_spaces import Groups, action_term
 from .open_episodes import OpenEpisodes, fingerprint
 from .randomization import Randomization
+from .vector_facts import autoreset_mode, control_dt_of, same_sizes, success_of
 from .worker_worlds import WorkerWorlds
-from .worlds import SUCCESS, EnvCall, Worlds
+from .worlds import EnvCall, Worlds
 
 if TYPE_CHECKING:
     from .atari import AtariEnv
@@ -100,7 +101,7 @@ def worlds_of(first: gymnasium.Env, call: EnvCall, num_envs: int, workers: int, 
         groups = Groups(first.observation_space, full, first.metadata.get("history", 1), hides_place(name))
         action_term(first.action_space, full)
         limit = max_episode_steps or (first.spec and first.spec.max_episode_steps) or 0
-        control_dt = _control_dt(first)
+        control_dt = control_dt_of(first)
         if workers:
             worlds = WorkerWorlds(call, first, num_envs, workers, full)
             first.close()
@@ -157,15 +158,15 @@ class GymVecEnv:
                  groups: Groups | None = None):  # fmt: skip
         self._env = env
         self._name = f"{prefix}:{name or (env.spec.id if env.spec else type(env.unwrapped).__name__)}"
-        self._mode = _autoreset_mode(env, self._name)
+        self._mode = autoreset_mode(env, self._name)
         self._action_space = env.single_action_space
         self._groups = groups or Groups(env.single_observation_space, self._name, int(env.metadata.get("history", 1)))
         self.num_envs = env.num_envs
         self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps) or 0
         self._action_term = action_term(self._action_space, self._name)
-        self.spec = Spec(self._groups.terms, (self._action_term,), control_dt or _control_dt(env))
+        self.spec = Spec(self._groups.terms, (self._action_term,), control_dt or control_dt_of(env))
         if isinstance(told := env.metadata.get("spec"), Spec):
-            self.spec = _same_sizes(told, self.spec, self._name)
+            self.spec = same_sizes(told, self.spec, self._name)
         self.randomization: Randomization | None = None  # what the worlds differ in, for provenance
         self._worlds = np.arange(self.num_envs)
         self._seed = seed
@@ -229,7 +230,7 @@ class GymVecEnv:
             torch.from_numpy(reward),
             torch.from_numpy(np.array(terminated, bool)),
             torch.from_numpy(np.array(truncated, bool)),
-            _success(info, done),
+            success_of(info, done),
             mask,
         )
 
@@ -412,48 +413,3 @@ class GymVecEnv:
         if "final_obs" in info or (done & self._resetting).any():
             raise PoiseError(f"{self._name} declares auto-reset mode NEXT_STEP, but a world was reset by the very step "
                              "that ended its episode, or ended while it was reset; correct its metadata")  # fmt: skip
-
-
-def _success(info: dict[str, Any], done: np.ndarray) -> Tensor | None:
-    """What the worlds report of the step as is_success or success: (N,) bool, None where none does."""
-    reported = _reported(info)
-    if isinstance(final := info.get("final_info"), dict):  # SAME_STEP: elsewhere info is the new episode's
-        ended = _reported(final)
-        if reported is not None or ended is not None:
-            none = np.zeros(len(done), bool)
-            reported = np.where(done, none if ended is None else ended, none if reported is None else reported)
-    return None if reported is None else torch.from_numpy(reported)
-
-
-def _reported(info: dict[str, Any]) -> np.ndarray | None:
-    for key in SUCCESS:
-        if key in info:
-            said = np.array(info[key], bool)
-            return said & np.asarray(info.get(f"_{key}", True), bool)
-    return None
-
-
-def _autoreset_mode(env: VectorEnv, name: str) -> AutoresetMode:
-    mode = env.metadata.get("autoreset_mode")
-    if not isinstance(mode, AutoresetMode):
-        raise UsageError(f"{name}: metadata['autoreset_mode'] should be one of {', '.join(map(str, AutoresetMode))}, "
-                         f"found {mode!r}; the environment must say how it resets")  # fmt: skip
-    return mode
-
-
-def _control_dt(env: gymnasium.Env | VectorEnv) -> float:
-    """Seconds between actions: the simulator's `dt`, else one frame of its rendering, else 1."""
-    dt = getattr(env.unwrapped, "dt", None)
-    if isinstance(dt, (int, float)) and dt > 0:
-        return float(dt)
-    fps = env.metadata.get("render_fps")
-    return 1.0 / fps if isinstance(fps, (int, float)) and fps > 0 else 1.0
-
-
-def _same_sizes(told: Spec, found: Spec, name: str) -> Spec:
-    """The Spec that an environment tells of itself, if its parts are as large as its spaces."""
-    sizes = [({g: s.obs_shape(g) for g in s.observations}, s.action_dim) for s in (told, found)]
-    if sizes[0] != sizes[1]:
-        raise UsageError(f"{name}: metadata['spec'] has observations and actions of {sizes[0]}, its spaces of "
-                         f"{sizes[1]}; they must agree")  # fmt: skip
-    return told

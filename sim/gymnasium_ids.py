@@ -25,7 +25,6 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from ..errors import UsageError
 from .gymnasium_envs import register
 from .randomization import Randomization
-from .randomized import randomized
 from .worlds import EnvCall
 
 _log = logging.getLogger("poise.sim")
@@ -77,6 +76,10 @@ def make_env(id: str, arguments: Mapping[str, Any], randomization: Mapping[str, 
         import_quietly(module)
     # GymVecEnv checks every action itself
     env = gymnasium.make(id if spec is None else _spec(spec), disable_env_checker=True, **arguments)
+    if not randomization or not randomization["terms"]:
+        return env
+    from .randomized import randomized  # which loads MuJoCo
+
     return randomized(env, randomization, f"gym:{id}")
 
 

@@ -82,7 +82,7 @@ def _worlds(order: dict[str, Any]):
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Send plain Python data, as Python writes it: it keeps tuples and infinite numbers apart from lists and texts."""
+    """Send plain Python data, as Python writes it, which unlike JSON keeps tuples apart from lists."""
     data = repr(message).encode()
     connection.sendall(struct.pack("!I", len(data)) + data)
 
@@ -91,6 +91,14 @@ def receive(connection: socket.socket) -> dict[str, Any]:
     """What `send` sent; it is read as data and never run."""
     (length,) = struct.unpack("!I", _exactly(connection, 4))
     return ast.literal_eval(_exactly(connection, length).decode())
+
+
+def is_plain(data: Any) -> bool:
+    """Whether `send` can send it."""
+    try:
+        return bool(ast.literal_eval(repr(data)) == data)
+    except (ValueError, SyntaxError):
+        return False
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:

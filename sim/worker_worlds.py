@@ -32,8 +32,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from ..errors import PoiseError
-from .worker import ERROR, RESET, SAID, STEP, UNSEEDED, receive, send
+from ..errors import PoiseError, UsageError
+from .worker import ERROR, RESET, SAID, STEP, UNSEEDED, is_plain, receive, send
 from .world_arrays import WorldArrays, nbytes
 from .worlds import EnvCall, describe, outcome, seeds_of
 
@@ -49,10 +49,14 @@ class WorkerWorlds(VectorEnv):
         """call: makes one world; like: such a world, for its spaces; name: what errors and warnings call them.
 
         Raises:
-            PoiseError: the worlds cannot be made in another process.
+            PoiseError: the worlds cannot be made in another process; a UsageError where the call's arguments are the
+                reason.
         """
         describe(self, like, num_envs)
         self._name = name or call.function
+        if not is_plain(call.arguments):
+            raise UsageError(f"{self._name}: a worker process can be told texts, finite numbers, lists, dicts and "
+                             f"tuples, and {dict(call.arguments)} is more; leave workers out")  # fmt: skip
         self._memory = _shared_memory(nbytes(like.observation_space, like.action_space, num_envs))
         self.arrays = WorldArrays(like.observation_space, like.action_space, num_envs, mmap.mmap(self._memory, 0))
         self._lost = np.ones(num_envs, bool)  # worlds without an episode: they wait for a reset
@@ -166,8 +170,8 @@ class WorkerWorlds(VectorEnv):
         worlds = f"world {first}" if first == last else f"worlds {first} to {last}"
         who = f"{self._name}: the worker process {pid} with {worlds} {how}"
         if worker.deaths == MOST_DEATHS:
-            raise PoiseError(f"{who}, for the {MOST_DEATHS}rd time before it made a step; without workers=… the "
-                             "environment runs, and breaks, in this process")  # fmt: skip
+            raise PoiseError(f"{who}, after {MOST_DEATHS} starts without a step; without workers=… the environment "
+                             "runs, and breaks, in this process")  # fmt: skip
         _log.warning("%s; it is replaced, the open episodes of these worlds are truncated", who)
 
     def _error(self, worker: _Worker) -> PoiseError:

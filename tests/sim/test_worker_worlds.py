@@ -156,7 +156,7 @@ def test_a_worker_that_dies_again_and_again_is_an_error(make, tmp_path):
     env.reset(0)
     (tmp_path / "reset.exit").touch()
     (tmp_path / "always").touch()
-    with pytest.raises(PoiseError, match=r"world 0 ended with exit code 3, for the 3rd time before it made a step"):
+    with pytest.raises(PoiseError, match=r"world 0 ended with exit code 3, after 3 starts without a step"):
         env.reset(0)
 
 
@@ -225,6 +225,12 @@ def test_an_environment_that_no_other_process_can_make_is_refused(monkeypatch):
     gymnasium.register("PoiseLocal-v0", Local)
     with pytest.raises(UsageError, match="a worker process cannot import; move it to a module of its own"):
         make_gym("PoiseLocal-v0?workers=2", 2)
+
+
+def test_arguments_that_cannot_be_sent_are_refused():
+    gymnasium.register("PoiseOdd-v0", "worker_envs:Walk", kwargs={"start": np.zeros(2)})
+    with pytest.raises(UsageError, match="can be told texts, finite numbers, lists, dicts and tuples"):
+        make_gym("PoiseOdd-v0?workers=2", 2)
 
 
 def test_what_a_worker_cannot_do_is_said_by_its_environment(monkeypatch, tmp_path):
