@@ -53,8 +53,9 @@ def prepare(spec: mujoco.MjSpec, randomization: Any) -> None:
     for term in randomization.terms:
         if term.what == "body_com":
             names = list(bodies)
-            for i in match(term, names):
-                bodies[names[i]].add_body(name=f"centre/{term.name}/{names[i]}")
+            for body in (bodies[names[i]] for i in match(term, names)):
+                if body.parent.name == "world" or body.parent.parent.name == "world":
+                    body.add_body(name=f"centre/{term.name}/{body.name}")
         if term.what == "payload":
             sites = {s.name: s for s in spec.sites}
             names = [*sites, *bodies]

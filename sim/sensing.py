@@ -29,8 +29,8 @@ class Sensors:
         self._dt = control_dt
         terms = dynamics.joint_sensing
         sign = {"joint_pos_bias": 1.0, "joint_offset": -1.0}
-        self._shifts = [(b.term.name, b.qpos, sign[b.term.what]) for b in terms if b.term.what in sign]
-        self._noise = [(b.term.name, b.qpos if (pos := b.term.what == "joint_pos_noise") else b.qvel, pos,
+        self._shifts = [(b.term.name, _columns(b.qpos), sign[b.term.what]) for b in terms if b.term.what in sign]
+        self._noise = [(b.term.name, _columns(b.qpos if (pos := b.term.what == "joint_pos_noise") else b.qvel), pos,
                         white.normal(f"randomization/{b.term.name}/white", len(b.qpos)))
                        for b in terms if b.term.what in ("joint_pos_noise", "joint_vel_noise")]  # fmt: skip
         self._late = [(b, DelayLine(num_envs, 2 * len(b.qpos), b.term.support[1] / control_dt, interpolate=True))
@@ -75,3 +75,9 @@ class Sensors:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for bound, line in self._late:
             line.load_state_dict(state[bound.term.name])
+
+
+def _columns(address: np.ndarray) -> np.ndarray | slice:
+    """The same columns as a slice where they lie side by side, which numpy reads and writes faster."""
+    first, count = int(address[0]), len(address)
+    return slice(first, first + count) if np.array_equal(address, first + np.arange(count)) else address
