@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..address import split_options, without_workers
 from ..errors import UsageError, unknown_name
@@ -28,9 +28,6 @@ from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
 from .randomization import Randomization
 from .randomized import require_writable
 from .worlds import EnvCall
-
-if TYPE_CHECKING:
-    from .robosuite_env import RobosuiteEnv
 
 TASKS = ("Door", "Lift", "NutAssembly", "NutAssemblyRound", "NutAssemblySingle", "NutAssemblySquare", "PickPlace",
          "PickPlaceBread", "PickPlaceCan", "PickPlaceCereal", "PickPlaceMilk", "PickPlaceSingle", "Stack", "ToolHang",
@@ -59,17 +56,10 @@ def make_robosuite(name: str, num_envs: int, seed: int = 0, randomization: Rando
         raise UsageError("robosuite is not installed; it takes two commands: pip install 'poise[robosuite]'; "
                          "pip install --no-deps robosuite==1.5.2")  # fmt: skip
     arguments = {"task": task, "robot": robot, "options": given, "randomization": randomization.to_json()}
-    call = EnvCall("poise.sim.robosuite_adapter:make_world", arguments)
+    call = EnvCall("poise.sim.robosuite_env:make_world", arguments)
     return worlds_of(
         call(), call, num_envs, workers, bare, seed, "robosuite", given.get("horizon", HORIZON), randomization
     )
-
-
-def make_world(task: str, robot: str, options: Mapping[str, Any], randomization: Mapping[str, Any]) -> RobosuiteEnv:
-    """One world; of plain arguments, so that a worker process can be asked for it."""
-    from .robosuite_env import RobosuiteEnv, RobosuiteOptions
-
-    return RobosuiteEnv(task, robot, RobosuiteOptions(**options), Randomization.from_json(randomization))
 
 
 def _names(plain: str) -> tuple[str, str]:

@@ -243,6 +243,11 @@ class RobosuiteEnv(gymnasium.Env):
                     notes={"simulator": f"robosuite {robosuite.__version__}"})  # fmt: skip
 
 
+def make_world(task: str, robot: str, options: Mapping[str, Any], randomization: Mapping[str, Any]) -> RobosuiteEnv:
+    """One world; of plain arguments, so that a worker process can be asked for it, which loads no torch."""
+    return RobosuiteEnv(task, robot, RobosuiteOptions(**options), Randomization.from_json(randomization))
+
+
 class _Orderly(np.random.Generator):
     """Chooses from names in alphabetical order: robosuite hands it sets, whose order is another in every process."""
 

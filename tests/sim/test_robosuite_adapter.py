@@ -16,7 +16,8 @@ from conformance import check_vec_env
 from poise.errors import UsageError
 from poise.sim.make import make
 from poise.sim.randomization import Randomization, Term
-from poise.sim.robosuite_adapter import CONTROLLERS, ROBOTS, TASKS, make_robosuite, make_world
+from poise.sim.robosuite_adapter import CONTROLLERS, ROBOTS, TASKS, make_robosuite
+from poise.sim.robosuite_env import make_world
 
 MASS = Randomization((
     Term("cube", "link_mass", "cube_main", range=(2.0, 3.0)),
@@ -239,7 +240,7 @@ def test_the_object_that_an_episode_draws_has_a_name_of_its_own():
 
 
 def test_nothing_is_printed_or_warned_of():
-    script = "from poise.sim.robosuite_adapter import make_world\nimport numpy as np\n" \
+    script = "from poise.sim.robosuite_env import make_world\nimport numpy as np\n" \
              "env = make_world('Wipe', 'Panda', {}, {'terms': []})\n" \
              "env.reset(seed=0)\n" \
              "[env.step(np.ones(6, np.float32)) for _ in range(8)]\n" \
