@@ -36,8 +36,9 @@ Values = dict[str, np.ndarray]
 Change = Callable[[Values, np.ndarray, Key], None]  # writes a draw (n, numbers) into fields
 
 
-def is_appearance(term: Term) -> bool:
-    return WHATS[term.what].family == "appearance"
+def is_seen(term: Term) -> bool:
+    """Whether cameras see what the term changes: appearances, and sizes, which physics has too."""
+    return WHATS[term.what].family == "appearance" or term.what == "geom_size"
 
 
 def count(model: mujoco.MjModel, term: Term) -> int:
@@ -67,7 +68,7 @@ class Appearance:
     """The looks of N worlds, for models of one decorated description."""
 
     def __init__(self, model: mujoco.MjModel, randomization: Randomization, num_envs: int):
-        terms = [t for t in randomization.terms if is_appearance(t)]
+        terms = [t for t in randomization.terms if is_seen(t)]
         changes = [(t.name, *_BINDERS[t.what](model, t)) for t in terms]
         self._changes: list[tuple[str, Change]] = [(name, change) for name, change, _ in changes]
         fields = {f for _, _, touched in changes for f in touched}
@@ -114,6 +115,15 @@ def _pattern(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, ...]
         values["geom_matid"][:, rows] = of[np.arange(len(rows)), chosen]
 
     return apply, ("geom_rgba", "geom_matid")  # a geom without its material keeps the colour of it
+
+
+def _size(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, ...]]:
+    rows = _rows(model, term)
+
+    def apply(values: Values, drawn: np.ndarray, key: Key) -> None:
+        values["geom_size"][:, rows] *= drawn[:, :, None]
+
+    return apply, ("geom_size",)
 
 
 def _diffuse(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, ...]]:
@@ -175,7 +185,7 @@ def _distractor(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, .
 _FIELDS = {"light_pos": "light_pos", "light_dir": "light_dir",
            "camera_pos": "cam_pos", "camera_rot": "cam_quat", "camera_fovy": "cam_fovy"}  # fmt: skip
 _BINDERS: Mapping[str, Callable[[mujoco.MjModel, Term], tuple[Change, tuple[str, ...]]]] = {
-    "geom_color": _colour, "geom_pattern": _pattern, "distractor": _distractor,
+    "geom_color": _colour, "geom_pattern": _pattern, "geom_size": _size, "distractor": _distractor,
     "light_diffuse": _diffuse, **dict.fromkeys(_FIELDS, _field),
 }  # fmt: skip
 

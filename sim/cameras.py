@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import SpecError
-from .appearance import Appearance, decorate, is_appearance
+from .appearance import Appearance, decorate, is_seen
 from .randomization import Randomization
 from .render import Renderer
 from .task import Key, State, Task
@@ -33,7 +33,7 @@ class Cameras:
                 raise SpecError(f"observation {group}/{term.name}: cameras give 3 channels of colour, not {channels}")
             self._renderers[group] = Renderer(task, width, height, term.name, lambda s: decorate(s, randomization))
         self._appearance = None
-        if any(is_appearance(t) for t in randomization.terms):
+        if any(is_seen(t) for t in randomization.terms):
             self._appearance = Appearance(next(iter(self._renderers.values())).model, randomization, num_envs)
 
     def begin(self, rows: np.ndarray, key: Key, params: Mapping[str, np.ndarray]) -> None:

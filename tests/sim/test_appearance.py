@@ -139,6 +139,24 @@ def test_a_camera_moves_turns_about_its_own_axes_and_zooms():
     assert looked.cam_fovy[0] == pytest.approx(1.5 * plain.cam_fovy[0])
 
 
+def test_cameras_see_the_sizes_that_physics_has():
+    term = Term("t", "geom_size", "ball", range=(0.5, 2.0))
+
+    class Balls(Lit):
+        def model(self):
+            spec = super().model()
+            body = spec.worldbody.add_body(name="ball", pos=[0.3, 0.3, 0.5])
+            body.add_geom(name="ball", size=[0.05, 0, 0], mass=1.0, contype=0, conaffinity=0)
+            return spec
+
+    env = TaskEnv(Balls(), 3, Randomization((term,)), threads=1)
+    frames = env.reset(0)["camera"]
+    sizes = [env._cameras._appearance._looks["geom_size"][w, -1, 0] for w in range(3)]
+    np.testing.assert_allclose(sizes, [m.geom("ball").size[0] for m in env.engine.models])
+    np.testing.assert_allclose(sizes, 0.05 * env.params["t"][:, 0])
+    assert not torch.equal(frames[0], frames[1])
+
+
 def test_distractors_lie_in_their_box_with_their_size_and_touch_nothing():
     term = LOOKS[-1]
     _, looked = _look(term, [0.02, 0.03, 0.05])
