@@ -20,6 +20,7 @@ from ..action import action_slices, control_value, joint_pos_target, shape_comma
 from ..errors import SpecError, unknown_name
 from ..spec import ActionTerm, Spec
 from .dynamics import joint_ids
+from .rows import replaced
 
 
 @dataclass
@@ -82,9 +83,9 @@ class Commands:
         rest = np.zeros((len(worlds), self._fresh.shape[-1]))
         for servo in self._servos:
             here = qpos[:, servo.address]
-            self.target[servo.term.name] = _replaced(self.target[servo.term.name], worlds, here)
-            servo.position = _replaced(servo.position, worlds, here)
-            servo.velocity = _replaced(servo.velocity, worlds, 0.0)
+            self.target[servo.term.name] = replaced(self.target[servo.term.name], worlds, here)
+            servo.position = replaced(servo.position, worlds, here)
+            servo.velocity = replaced(servo.velocity, worlds, 0.0)
             rest[:, servo.actuators] = here
         for control in self._controls:
             rest[:, control.actuators] = control.middle
@@ -134,12 +135,6 @@ class Commands:
             servo.position = np.array(state["position"][servo.term.name])
             servo.velocity = np.array(state["velocity"][servo.term.name])
         self._history = np.array(state["history"])
-
-
-def _replaced(values: np.ndarray, rows: np.ndarray, new: Any) -> np.ndarray:
-    result = values.copy()
-    result[rows] = new
-    return result
 
 
 def _actuators(model: mujoco.MjModel, term: ActionTerm) -> np.ndarray:

@@ -18,9 +18,9 @@ import numpy as np
 class DelayLine:
     """The last readings of N worlds."""
 
-    def __init__(self, num_envs: int, size: int, longest: float, interpolate: bool):
+    def __init__(self, num_envs: int, size: int, longest: float, interpolate: bool, dtype: str = "float64"):
         """longest: the longest lag that will be asked for [control steps]."""
-        self._past = np.zeros((num_envs, math.ceil(longest) + 1, size))
+        self._past = np.zeros((num_envs, math.ceil(longest) + 1, size), dtype)
         self._now, self._rows, self._interpolate = 0, np.arange(num_envs), interpolate
 
     def begin(self, worlds: np.ndarray, reading: np.ndarray) -> None:

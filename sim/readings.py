@@ -2,7 +2,8 @@
 
     reported = reading of `obs_delay` ago + obs_bias + noise, or what was reported a step before
 
-For what no encoder tells, such as an object's position seen by a camera; sim/sensing.py does the same to joints.
+For what no encoder tells, such as an object's position; sim/sensing.py does the same to joints. Pictures, named by
+their groups, can come late or not at all.
 
 Legend: N worlds, n of them, d numbers of a reading.
 """
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
 from ..spec import Spec
 from .delay_line import DelayLine
 from .randomization import Randomization, Term, match
@@ -32,7 +32,9 @@ class Readings:
         terms = [(t, observed(spec, t)) for t in randomization.terms if t.what.startswith("obs_")]
         of = {what: [(t, sizes) for t, sizes in terms if t.what == what] for what in
               ("obs_delay", "obs_bias", "obs_noise", "obs_dropout")}  # fmt: skip
-        self._late = [(t, {name: DelayLine(num_envs, size, t.support[1] / self._dt, interpolate=False)
+        images = {group for group in spec.observations if spec.is_image(group)}
+        self._late = [(t, {name: DelayLine(num_envs, size, t.support[1] / self._dt, interpolate=False,
+                                           dtype="uint8" if name in images else "float64")
                            for name, size in sizes.items()}) for t, sizes in of["obs_delay"]]  # fmt: skip
         self._bias = of["obs_bias"]
         self._noise = [(t, sizes, white.normal(f"randomization/{t.name}/white", sum(sizes.values())))
@@ -50,7 +52,8 @@ class Readings:
         own = {t.name: params[t.name][worlds] for t, *_ in (*self._bias, *self._noise)}
         result = self._disturbed(readings, np.zeros(len(worlds), np.int64), own, worlds)
         for name in (name for _, sizes, _ in self._dropout for name in sizes):
-            old = self._reported.get(name, np.zeros((self._num_envs, *result[name].shape[1:])))
+            new = np.asarray(result[name])
+            old = self._reported.get(name, np.zeros((self._num_envs, *new.shape[1:]), new.dtype))
             self._reported[name] = old.copy()
             self._reported[name][worlds] = result[name]
         return result
@@ -98,8 +101,8 @@ def observed(spec: Spec, term: Term) -> dict[str, int]:
         UsageError: there is no such observation term, with the nearest names.
     """
     sizes = {t.name: t.size for terms in spec.observations.values() for t in terms if t.dtype == "float32"}
-    if not sizes:
-        raise UsageError(f"randomization term {term.name!r}: this task observes nothing but pictures")
+    if term.what in ("obs_delay", "obs_dropout"):
+        sizes |= {group: terms[0].size for group, terms in spec.observations.items() if spec.is_image(group)}
     names = list(sizes)
     return {names[i]: sizes[names[i]] for i in match(term, names)}
 

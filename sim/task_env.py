@@ -30,6 +30,7 @@ from .physics_terms import prepare
 from .pushes import Pushes
 from .randomization import Randomization
 from .readings import Readings
+from .rows import replaced, scattered
 from .schedule import Schedule
 from .sensing import Sensors
 from .stepping import SteppingEngine
@@ -249,7 +250,8 @@ class TaskEnv:
             state = self._state(*self._measured)
         readings = self.task.observe(state)
         if not self.readings.perfect:
-            readings = self.readings.report(readings, self.steps, self.params)
+            readings = self.readings.report({**readings, **frames}, self.steps, self.params)
+            frames = {group: readings[group] for group in frames}
         return self._pack(readings, frames)
 
     def _pack(self, readings: Mapping[str, np.ndarray], frames: Arrays) -> Arrays:
@@ -263,13 +265,14 @@ class TaskEnv:
     def _observe_first(self, worlds: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> Arrays:
         """First observations of worlds whose joints are measured at qpos (n, nq), qvel (n, nv): group -> (n, dim)."""
         everyone = len(worlds) == self.num_envs
-        self._measured = (qpos, qvel) if everyone else (_replaced(self._measured[0], worlds, qpos),
-                                                        _replaced(self._measured[1], worlds, qvel))  # fmt: skip
+        self._measured = (qpos, qvel) if everyone else (replaced(self._measured[0], worlds, qpos),
+                                                        replaced(self._measured[1], worlds, qvel))  # fmt: skip
         true = self.state if everyone else self._state_of(worlds)
         frames = {} if self._cameras is None else self._cameras.frames(true, worlds)
         readings = self.task.observe(replace(true, qpos=qpos, qvel=qvel))
         if not self.readings.perfect:
-            readings = self.readings.begin(worlds, readings, self.params)
+            readings = self.readings.begin(worlds, {**readings, **frames}, self.params)
+            frames = {group: readings[group] for group in frames}
         return self._pack(readings, frames)
 
     def _state_of(self, worlds: np.ndarray) -> State:
@@ -284,20 +287,20 @@ class TaskEnv:
         self.bad_worlds += len(bad)
         reward, terminated, at_limit = (np.array(x) for x in (reward, terminated, at_limit))
         reward[bad], terminated[bad], at_limit[bad] = 0.0, False, True
-        success = None if success is None else _replaced(success, bad, False)
-        next_obs = {group: _replaced(values, bad, self._obs[group][bad]) for group, values in next_obs.items()}
+        success = None if success is None else replaced(success, bad, False)
+        next_obs = {group: replaced(values, bad, self._obs[group][bad]) for group, values in next_obs.items()}
         return reward, terminated, success, at_limit, next_obs
 
     # ---- beginning episodes ------------------------------------------------------------------
 
     def _restart(self, worlds: np.ndarray, obs: Arrays) -> Arrays:
         """The observations `obs` with the first ones of new episodes where the old ones ended."""
-        self.episodes = _replaced(self.episodes, worlds, self.episodes[worlds] + 1)
-        self.steps = _replaced(self.steps, worlds, 0)
+        self.episodes = replaced(self.episodes, worlds, self.episodes[worlds] + 1)
+        self.steps = replaced(self.steps, worlds, 0)
         first = self._begin(worlds)
         if len(worlds) == self.num_envs:
             return first
-        return {group: _replaced(values, worlds, first[group]) for group, values in obs.items()}
+        return {group: replaced(values, worlds, first[group]) for group, values in obs.items()}
 
     def _begin(self, worlds: np.ndarray) -> Arrays:
         """Start the present episode of the given worlds; their first observations, group -> (n, dim)."""
@@ -306,7 +309,7 @@ class TaskEnv:
         self.pushes.begin(worlds)
         qpos, qvel, memory = self.task.reset(key, self._draw(worlds))
         self.engine.set_state(worlds, qpos, qvel)
-        self.memory = _scatter(self.memory, worlds, memory, self.num_envs)
+        self.memory = scattered(self.memory, worlds, memory, self.num_envs)
         if self.white:
             self.white.prepare(worlds, key.worlds, key.episodes, self.steps[worlds])
         qpos, qvel = self.engine.qpos[worlds], self.engine.qvel[worlds]
@@ -314,7 +317,7 @@ class TaskEnv:
             qpos, qvel = self.sensors.begin(worlds, qpos, qvel, self.params)
         self.backlash.begin(worlds, self.commands.reset(worlds, qpos))
         if self._start is not None:
-            self.memory = _scatter(self.memory, worlds, self._start(self._state_of(worlds)), self.num_envs)
+            self.memory = scattered(self.memory, worlds, self._start(self._state_of(worlds)), self.num_envs)
         return self._observe_first(worlds, qpos, qvel)
 
     @property
@@ -334,7 +337,7 @@ class TaskEnv:
 
     def _apply(self, worlds: np.ndarray, drawn: Arrays) -> None:
         """Let the worlds have these dynamics."""
-        self.params = _scatter(self.params, worlds, drawn, self.num_envs)
+        self.params = scattered(self.params, worlds, drawn, self.num_envs)
         self._write(worlds, drawn, self.dynamics.defaults)
         if self._cameras is not None:
             self._cameras.begin(worlds, self._key.some(worlds), drawn)
@@ -347,7 +350,7 @@ class TaskEnv:
         draws = self.schedule.draws(self._all)
         for name, worlds in due.items():
             drawn = self.dynamics.draw_one(name, self._key.some(worlds), draws[name][worlds])
-            self.params = {**self.params, name: _replaced(self.params[name], worlds, drawn)}
+            self.params = {**self.params, name: replaced(self.params[name], worlds, drawn)}
         rows = np.unique(np.concatenate(list(due.values())))
         self._write(rows, {name: values[rows] for name, values in self.params.items()}, self.dynamics.touched(due))
         self.pushes.start(due, self.steps, self._key, draws, self.params)
@@ -378,19 +381,6 @@ def _cameras(task: Task, randomization: Randomization, num_envs: int) -> Any:
     from .cameras import Cameras
 
     return Cameras(task, groups, randomization, num_envs)
-
-
-def _scatter(whole: Arrays, worlds: np.ndarray, part: Mapping[str, Any], num_envs: int) -> Arrays:
-    """`whole` with the rows of some worlds replaced, as new arrays."""
-    if len(worlds) == num_envs:
-        return {name: np.array(values) for name, values in part.items()}
-    return {name: _replaced(whole[name], worlds, values) for name, values in part.items()}
-
-
-def _replaced(values: np.ndarray, rows: np.ndarray, new: Any) -> np.ndarray:
-    result = values.copy()
-    result[rows] = new
-    return result
 
 
 def _tensors(arrays: Arrays) -> dict[str, Tensor]:

@@ -39,11 +39,13 @@ LOOKS = (
         "things", "distractor", range=(0.02, 0.05), operation="set", count=3, box=((-0.1, -0.4, 0.0), (0.6, 0.4, 0.1))
     ),
 )
+LATE = (Term("late", "obs_delay", "camera", range=(0.0, 0.1), operation="set"),
+        Term("drop", "obs_dropout", ("camera", "tool_pos"), range=(0.0, 0.3), operation="set"))  # fmt: skip
 DAMPING = Term("damping", "joint_damping", "*", range=(0.5, 2.0))
 
 
 def test_the_contract_of_a_vec_env_holds_with_every_look():
-    check_vec_env(lambda n: TaskEnv(Lit(), n, Randomization((*LOOKS, DAMPING)), threads=1), longest=60)
+    check_vec_env(lambda n: TaskEnv(Lit(), n, Randomization((*LOOKS, *LATE, DAMPING)), threads=1), longest=60)
 
 
 def test_looks_change_frames_and_nothing_else_to_the_bit():
@@ -137,6 +139,21 @@ def test_a_camera_moves_turns_about_its_own_axes_and_zooms():
     np.testing.assert_allclose(after.reshape(3, 3), before.reshape(3, 3) @ turn, atol=1e-12)
     plain, looked = _look(Term("t", "camera_fovy", "camera", range=(0.5, 2)), [1.5])
     assert looked.cam_fovy[0] == pytest.approx(1.5 * plain.cam_fovy[0])
+
+
+def test_pictures_come_late_or_not_at_all():
+    late = Term("late", "obs_delay", "camera", range=(0.1, 0.1), operation="set")  # two control steps
+    drop = Term("drop", "obs_dropout", "camera", range=(0.4, 0.4), operation="set")
+    prompt, delayed, dropped = (TaskEnv(Lit(), 2, Randomization(t), threads=1) for t in ((), (late,), (drop,)))
+    seen = [[env.reset(0)["camera"]] for env in (prompt, delayed, dropped)]
+    for t in range(30):
+        for env, frames in zip((prompt, delayed, dropped), seen, strict=True):
+            frames.append(env.step(torch.full((2, 2), 0.9 - 0.06 * t)).next_obs["camera"])
+    assert all(torch.equal(seen[1][t], seen[0][max(t - 2, 0)]) for t in range(31))
+    held = [[torch.equal(seen[2][t][w], seen[2][t - 1][w]) for t in range(1, 31)] for w in range(2)]
+    moved = [[not torch.equal(seen[0][t][w], seen[0][t - 1][w]) for t in range(1, 31)] for w in range(2)]
+    assert 4 < np.sum(held) < 40 and np.sum(moved) > 50 and held[0] != held[1]
+    assert all(held[w][t] or torch.equal(seen[2][t + 1][w], seen[0][t + 1][w]) for w in range(2) for t in range(30))
 
 
 def test_cameras_see_the_sizes_that_physics_has():
