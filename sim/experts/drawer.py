@@ -16,7 +16,7 @@ import numpy as np
 from ..task import State
 from ..tasks.drawer import BEHIND, OPEN, Drawer
 from ..tasks.station import turn
-from ..tasks.tabletop import downward
+from ..tasks.tabletop import DOWNWARD
 from .tool_motion import ToolMotion, turned_down
 
 SPEED, SLOW, PULL = 0.035, 0.016, 0.012  # [m] in one control step: on the way, down into the gap, with the drawer
@@ -34,7 +34,7 @@ class DrawerExpert:
         self.task = task
         self._arm = task.spec.actions[0]
         self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
-        self._down = downward(task.robot)
+        self._down = DOWNWARD
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, n)."""

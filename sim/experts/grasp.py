@@ -17,7 +17,7 @@ import numpy as np
 from ..task import State
 from ..tasks.lift import LIFT_HEIGHT, Lift
 from ..tasks.pick_place import PickPlace
-from ..tasks.tabletop import Tabletop, downward
+from ..tasks.tabletop import DOWNWARD, Tabletop
 from .tool_motion import ToolMotion, cube_yaw, turned_down
 
 # lengths of the bench's size
@@ -37,7 +37,7 @@ class Grasp:
         gripper = task.robot.gripper
         assert gripper is not None
         self._open = 1.0 if gripper.open >= gripper.closed else -1.0  # of the action
-        self._down = downward(task.robot)
+        self._down = DOWNWARD
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, A): the arm's joints, then the gripper."""
@@ -49,16 +49,14 @@ class Grasp:
         closed = task.closedness(qpos)
         held = (closed > _CLOSED) & (apart < _LOST)
         at = (apart < _AT) | ((closed > 0.3) & (apart < _LOST))
-        above = aside < np.where(
-            tool[:, 2] - grip[:, 2] < 0.8 * _OVER * size, _LOST, _AT
-        )  # once on its way, it goes down
+        sinking = tool[:, 2] - grip[:, 2] < 0.8 * _OVER * size
+        above = aside < np.where(sinking, _LOST, _AT)  # once on its way, it goes down
         over = grip + np.array([0.0, 0.0, _OVER * size])
         wanted = np.where((above | at)[:, None], grip, over)
         wanted = np.where(held[:, None], self.carry(state, grip, tool), wanted)
         rotation = turned_down(self._down, np.where(held, 0.0, 1.0) * cube_yaw(qpos[:, -4:]))
-        joints = self._motion.actions(
-            state.target[self._arm.name], wanted, rotation, size * np.where(above & ~held, SLOW, SPEED)
-        )
+        speed = size * np.where(above & ~held, SLOW, SPEED)
+        joints = self._motion.actions(state.target[self._arm.name], wanted, rotation, speed)
         close = (at | held)[:, None]
         return np.concatenate([joints, np.where(close, -self._open, self._open)], axis=1)
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..task import State
 from ..tasks.peg import DEPTH, HOLE, LENGTH, Peg
 from ..tasks.station import turn
-from ..tasks.tabletop import downward
+from ..tasks.tabletop import DOWNWARD
 from .tool_motion import ToolMotion, turned_down
 
 SPEED, SLOW = 0.03, 0.008  # [m] in one control step, on the way and down
@@ -34,7 +34,7 @@ class PegExpert:
         self.task = task
         self._arm = task.spec.actions[0]
         self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
-        self._down = downward(task.robot)
+        self._down = DOWNWARD
         self._correction = np.zeros((0, 3))  # (N, 3) [m]
 
     def act(self, state: State) -> np.ndarray:

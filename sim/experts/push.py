@@ -13,7 +13,7 @@ import numpy as np
 from ...kinematics import forward_kinematics
 from ..task import State
 from ..tasks.push import Push
-from ..tasks.tabletop import downward
+from ..tasks.tabletop import DOWNWARD
 from .tool_motion import ToolMotion, turned_down
 
 _LOW = 0.010  # [m] between fingertips and table while pushing
@@ -34,7 +34,7 @@ class PushExpert:
         self.task = task
         self._arm = task.spec.actions[0]
         self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
-        self._down = downward(task.robot)
+        self._down = DOWNWARD
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, n)."""

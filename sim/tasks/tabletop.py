@@ -38,6 +38,8 @@ CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
 START_SPREAD = 0.08  # [rad] of every joint around the start
 CAMERAS = ("front", "side")
 FRAME = (84, 84, 3)
+# the rotation of a tool that points straight down and closes its fingers across, along the base's y
+DOWNWARD = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
 _MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
 
 
@@ -66,6 +68,7 @@ class Tabletop:
 
     kind: ClassVar[str]  # the task's name before the slash
     grips: ClassVar[bool]
+    has_goal: ClassVar[bool]  # a place for the cube, as `target_pos` in the memory
     friction: ClassVar[float]  # of the cube at all its contacts
     start: ClassVar[tuple[float, float, float]]  # [m] the tool at the start, from the bench's centre, times its size
 
@@ -235,8 +238,6 @@ class Tabletop:
             groups = {"state": tuple(own), camera: (picture,), "privileged": tuple(cube)}
         return Spec(groups, self._actions(), CONTROL_DT, robot=self.robot.name)
 
-    has_goal: ClassVar[bool]
-
     def _actions(self) -> tuple[ActionTerm, ...]:
         robot, n = self.robot, self.robot.num_joints
         arm = ActionTerm(
@@ -262,17 +263,12 @@ class Tabletop:
 
 @lru_cache(maxsize=32)
 def _start_pose(robot: RobotSpec, point: tuple[float, float, float]) -> np.ndarray:
-    return inverse_kinematics(robot, np.array(point), downward(robot), robot.home)
+    return inverse_kinematics(robot, np.array(point), DOWNWARD, robot.home)
 
 
 def start_pose(robot: RobotSpec, point: np.ndarray) -> np.ndarray:
     """Joint angles (n,) with the tool at `point` (3,) [m], pointing down."""
     return _start_pose(robot, (float(point[0]), float(point[1]), float(point[2])))
-
-
-def downward(robot: RobotSpec) -> np.ndarray:
-    """The rotation (3, 3) of a tool that points straight down and closes its fingers across, along the base's y."""
-    return np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
 
 
 def quat_columns(quat_wxyz: Any) -> Any:

@@ -12,7 +12,7 @@ from poise.sim.arm_file import ASSETS
 from poise.sim.make import load_task, make
 from poise.sim.task import Key, State
 from poise.sim.tasks import lift, pick_place, push
-from poise.sim.tasks.tabletop import SUCCESS_STEPS, downward
+from poise.sim.tasks.tabletop import DOWNWARD, SUCCESS_STEPS
 from tests.conformance import check_vec_env
 
 PUSH, LIFT, PICK = push.Push(), lift.Lift(), pick_place.PickPlace()
@@ -60,7 +60,7 @@ def test_episodes_start_at_rest_above_the_table_with_the_cube_on_it(task):
     assert (cube[:, :2] >= low).all() and (cube[:, :2] <= high).all()
     assert (np.ptp(cube[:, :2], axis=0) > 0.95 * (high - low)).all()
     _, rotation = forward_kinematics(task.robot, task.start_pose)
-    np.testing.assert_allclose(rotation, downward(task.robot), atol=1e-4)
+    np.testing.assert_allclose(rotation, DOWNWARD, atol=1e-4)
 
 
 def test_the_cube_stays_where_it_was_put_until_something_touches_it():

@@ -18,7 +18,7 @@ from poise.sim.experts import tool_motion
 from poise.sim.experts.expert import expert
 from poise.sim.experts.tool_motion import ToolMotion, cube_yaw, turned_down
 from poise.sim.tasks.push import Push
-from poise.sim.tasks.tabletop import downward
+from poise.sim.tasks.tabletop import DOWNWARD
 
 TASK = Push()
 
@@ -41,7 +41,7 @@ def test_actions_of_a_motion_bring_the_tool_where_it_should_be():
     term = TASK.spec.actions[0]
     motion = ToolMotion(TASK.robot, term, TASK.start_pose)
     goals = np.array([[0.5, 0.1, 0.1], [0.6, -0.2, 0.2]])
-    rotation = turned_down(downward(TASK.robot), np.array([0.3, -0.4]))
+    rotation = turned_down(DOWNWARD, np.array([0.3, -0.4]))
     target = np.tile(TASK.start_pose, (2, 1))
     for _ in range(60):
         action = motion.actions(target, goals, rotation, 0.03)
