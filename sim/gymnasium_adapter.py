@@ -279,6 +279,17 @@ class GymVecEnv:
         Raises:
             RunError: the state is another task's, or a replayed observation differs by a bit.
         """
+        lost = self.lost_workers
+        try:
+            obs = self._replay(state)
+        except RunError:
+            if self.lost_workers == lost:
+                raise
+            obs = self._replay(state)  # a worker died on the way, and is replaced
+        self._lost_before += int(state.get("lost_workers", 0)) - lost
+        return obs
+
+    def _replay(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
         self._require_replay("restored")
         if (state["task"], len(state["episode"])) != (self._name, self.num_envs):
             raise RunError(
@@ -302,7 +313,6 @@ class GymVecEnv:
                 self._verify(t + 1, first <= t, ~ended)  # one that idles may end
         self._running = True
         self.bad_worlds = int(state["bad_worlds"])
-        self._lost_before = int(state.get("lost_workers", 0)) - getattr(self._env, "lost_workers", 0)
         self._last_obs = self._groups.pack(raw)
         return self._last_obs
 

@@ -108,6 +108,19 @@ def test_a_state_of_workers_goes_on_in_this_process_and_back(make):
         assert same(step, here.step(act(here, t))) and same(step, again.step(act(again, t)))
 
 
+def test_a_worker_that_dies_while_episodes_are_replayed_is_replaced_and_they_are_replayed_again(make, tmp_path):
+    there, again = (make("PoiseFragileWalk-v0?workers=1", 2) for _ in range(2))
+    there.reset(3)
+    for t in range(11):
+        there.step(act(there, t))
+    state = there.state_dict()
+    assert state["steps"].max() > 3
+    (tmp_path / "step.exit").touch()
+    again.load_state_dict(state)
+    assert again.lost_workers == 1 and again.bad_worlds == 0 and not (tmp_path / "step.exit").exists()
+    assert same(there.step(act(there, 11)), again.step(act(there, 11)))
+
+
 # ---- workers that die ------------------------------------------------------------------------
 
 
