@@ -99,22 +99,26 @@ def _gym(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int
     from .gymnasium_adapter import make_gym
 
     return make_gym(name.removeprefix("gym:"), num_envs, seed, training=training,
-                    randomization=randomization_of(randomize))  # fmt: skip
+                    randomization=_standing_still(name, randomize))  # fmt: skip
 
 
 def _robosuite(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
     from .robosuite_adapter import make_robosuite
 
-    randomization = randomization_of(randomize)
-    if isinstance(randomization, AdaptiveRandomization):
-        raise UsageError(f"{name}: ranges adapt in Poise's own tasks, not in another simulator's")
-    return make_robosuite(name.removeprefix("robosuite:"), num_envs, seed, randomization)
+    return make_robosuite(name.removeprefix("robosuite:"), num_envs, seed, _standing_still(name, randomize))
 
 
 def _dmc(name: str, num_envs: int, seed: int, randomize: Randomize, threads: int, training: bool) -> VecEnv:
     from .dmc_adapter import make_dmc
 
-    return make_dmc(name.removeprefix("dmc:"), num_envs, seed, randomization_of(randomize))
+    return make_dmc(name.removeprefix("dmc:"), num_envs, seed, _standing_still(name, randomize))
+
+
+def _standing_still(name: str, randomize: Randomize) -> Randomization:
+    """The randomization of another simulator's worlds, whose ranges cannot adapt."""
+    if isinstance(randomization := randomization_of(randomize), AdaptiveRandomization):
+        raise UsageError(f"{name}: ranges adapt in Poise's own tasks, not in another simulator's")
+    return randomization
 
 
 # what precedes the colon -> a function of make's arguments

@@ -114,15 +114,10 @@ class Reach:
         """The scene with the arm in it, its hand made rigid as its file draws it."""
         import mujoco
 
-        from ..arm_file import read_arm
+        from ..arm_file import hold_gripper, read_arm
 
         scene, arm = mujoco.MjSpec.from_file(str(_SCENE)), read_arm(self.robot, self.mjcf)
-        for kind in (arm.keys, arm.equalities, arm.tendons, arm.sensors):  # they concern the fingers
-            for element in list(kind):
-                arm.delete(element)
-        for driven in (arm.actuators, arm.joints):
-            for element in [e for e in driven if e.name not in self.robot.joints]:
-                arm.delete(element)
+        hold_gripper(self.robot, arm)
         scene.attach(arm, frame=scene.worldbody.add_frame(), prefix="")
         camera = scene.camera("front")
         camera.pos = self.arena.size * np.asarray(camera.pos)
