@@ -69,11 +69,10 @@ class Ant(Legged):
                 ObsTerm("contact_force", (78,), "external", "N m, N", low=-1.0, high=1.0))  # fmt: skip
 
     def observe(self, state: State) -> dict[str, Any]:
-        force = self._contact_force(state)[:, 1:]
         return {
             "position": state.qpos[:, 2:],
             "velocity": state.qvel,
-            "contact_force": force.reshape((force.shape[0], -1)),
+            "contact_force": self._contact_force(state)[:, 6:],  # without the world's
         }
 
     def place(self, state: State) -> Any:
@@ -85,10 +84,10 @@ class Ant(Legged):
 
     def contact_cost(self, state: State) -> Any:
         force = self._contact_force(state)
-        return 5e-4 * (force * force).sum((1, 2))
+        return 5e-4 * (force * force).sum(1)
 
     def _contact_force(self, state: State) -> Any:
-        return state.extra["cfrc_ext"].clip(-1.0, 1.0)  # (N, bodies, 6)
+        return _rows(state.extra["cfrc_ext"]).clip(-1.0, 1.0)  # (N, bodies * 6)
 
 
 class Humanoid(Legged):
@@ -111,14 +110,14 @@ class Humanoid(Legged):
         )
 
     def observe(self, state: State) -> dict[str, Any]:
-        extra, n = state.extra, state.qpos.shape[0]
+        inertia, velocity, force = (_rows(state.extra[name]) for name in ("cinert", "cvel", "cfrc_ext"))
         return {
             "position": state.qpos[:, 2:],
             "velocity": state.qvel,
-            "inertia": extra["cinert"][:, 1:].reshape((n, -1)),
-            "body_velocity": extra["cvel"][:, 1:].reshape((n, -1)),
-            "actuator_force": extra["qfrc_actuator"][:, 6:],
-            "contact_force": extra["cfrc_ext"][:, 1:].reshape((n, -1)),
+            "inertia": inertia[:, 10:],  # without the world's
+            "body_velocity": velocity[:, 6:],
+            "actuator_force": state.extra["qfrc_actuator"][:, 6:],
+            "contact_force": force[:, 6:],
         }
 
     def place(self, state: State) -> Any:
@@ -129,5 +128,10 @@ class Humanoid(Legged):
         return (height > 1.0) & (height < 2.0)
 
     def contact_cost(self, state: State) -> Any:
-        force = state.extra["cfrc_ext"]
-        return (5e-7 * (force * force).sum((1, 2))).clip(None, 10.0)
+        force = _rows(state.extra["cfrc_ext"])
+        return (5e-7 * (force * force).sum(1)).clip(None, 10.0)
+
+
+def _rows(field: Any) -> Any:
+    """A field of all bodies as one row a world: a view, where cutting the world's body off first would copy."""
+    return field.reshape((field.shape[0], -1))
