@@ -13,6 +13,7 @@ PAGES = [
     "docs/train.md",
     "docs/simulation.md",
     "docs/tasks.md",
+    "docs/tasks-contact.md",
     "docs/randomization.md",
     "docs/adapters.md",
     "docs/evaluate.md",

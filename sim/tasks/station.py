@@ -19,20 +19,26 @@ from array_api_compat import array_namespace
 from ...errors import unknown_name
 from ...kinematics import forward_kinematics
 from ...robots import RobotSpec, robot_spec
-from ...spec import ActionTerm, ObsTerm, Spec
+from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
-from .tabletop import FRAME, SUCCESS_STEPS, start_pose
+from .tabletop import (
+    CAMERAS,
+    CONTROL_DT,
+    FRAME,
+    PHYSICS_DT,
+    START_SPREAD,
+    SUCCESS_STEPS,
+    arm_action,
+    arm_obs,
+    start_pose,
+)
 
 if TYPE_CHECKING:
     import mujoco
 
 ROBOTS = ("fr3", "ur5e")
-CAMERAS = ("front", "side")
 EPISODE_STEPS = 100
-CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
-START_SPREAD = 0.08  # [rad] of every joint around the start
-_MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
 _HEAVY, _STIFF = 1e3, 1e6  # armature [kg, kg m^2] and damping [N s/m, N m s/rad] of what does not move
 
 
@@ -125,33 +131,12 @@ class Station:
     # ---- what the policy sees and does -------------------------------------------------------
 
     def _spec(self, camera: str) -> Spec:
-        robot, n = self.robot, self.robot.num_joints
-        own = (
-            ObsTerm("joint_pos", (n,), "robot", "rad"),
-            ObsTerm("joint_vel", (n,), "robot", "rad/s"),
-            ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
-            ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
-            ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
-        )
+        own = tuple(arm_obs(self.robot))
         groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *self.outside)}
         if camera:
             picture = ObsTerm(camera, FRAME, "camera", dtype="uint8")
             groups = {"state": own, camera: (picture,), "privileged": self.outside}
-        arm = ActionTerm(
-            name="arm",
-            kind="joint_pos",
-            joints=robot.joints,
-            low=tuple(x + _MARGIN for x in robot.position_low),
-            high=tuple(x - _MARGIN for x in robot.position_high),
-            scale=(0.06,) * n,
-            reference="last_target",
-            home=robot.home,
-            lead=(0.25,) * n,
-            max_velocity=tuple(0.9 * v for v in robot.velocity),
-            max_acceleration=tuple(0.9 * a for a in robot.acceleration),
-            unit="rad",
-        )
-        return Spec(groups, (arm,), CONTROL_DT, robot=robot.name)
+        return Spec(groups, (arm_action(self.robot),), CONTROL_DT, robot=self.robot.name)
 
 
 def add_place(scene: mujoco.MjSpec, body: mujoco.MjsBody, axes: dict[str, tuple[float, float, float]]) -> None:

@@ -214,14 +214,7 @@ class Tabletop:
     # ---- what the policy sees and does -------------------------------------------------------
 
     def _spec(self, camera: str) -> Spec:
-        n = self.robot.num_joints
-        own = [
-            ObsTerm("joint_pos", (n,), "robot", "rad"),
-            ObsTerm("joint_vel", (n,), "robot", "rad/s"),
-            ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
-            ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
-            ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
-        ]
+        own = arm_obs(self.robot)
         if self.grips and self.robot.gripper:
             own.insert(3, ObsTerm("gripper_pos", (1,), "robot", self.robot.gripper.unit))
         cube = [
@@ -239,26 +232,43 @@ class Tabletop:
         return Spec(groups, self._actions(), CONTROL_DT, robot=self.robot.name)
 
     def _actions(self) -> tuple[ActionTerm, ...]:
-        robot, n = self.robot, self.robot.num_joints
-        arm = ActionTerm(
-            name="arm",
-            kind="joint_pos",
-            joints=robot.joints,
-            low=tuple(x + _MARGIN for x in robot.position_low),
-            high=tuple(x - _MARGIN for x in robot.position_high),
-            scale=(0.06,) * n,
-            reference="last_target",
-            home=robot.home,
-            lead=(0.25,) * n,
-            max_velocity=tuple(0.9 * v for v in robot.velocity),
-            max_acceleration=tuple(0.9 * a for a in robot.acceleration),
-            unit="rad",
-        )
+        robot, arm = self.robot, arm_action(self.robot)
         if not self.grips or robot.gripper is None:
             return (arm,)
         ends = sorted((robot.gripper.closed, robot.gripper.open))
         return arm, ActionTerm("gripper", "control", (robot.gripper.actuator,), (ends[0],), (ends[1],),
                                unit=robot.gripper.unit)  # fmt: skip
+
+
+def arm_obs(robot: RobotSpec) -> list[ObsTerm]:
+    """What an arm tells of itself."""
+    n = robot.num_joints
+    return [
+        ObsTerm("joint_pos", (n,), "robot", "rad"),
+        ObsTerm("joint_vel", (n,), "robot", "rad/s"),
+        ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
+        ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
+        ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
+    ]
+
+
+def arm_action(robot: RobotSpec) -> ActionTerm:
+    """Steps of the joint targets, within the arm's limits."""
+    n = robot.num_joints
+    return ActionTerm(
+        name="arm",
+        kind="joint_pos",
+        joints=robot.joints,
+        low=tuple(x + _MARGIN for x in robot.position_low),
+        high=tuple(x - _MARGIN for x in robot.position_high),
+        scale=(0.06,) * n,
+        reference="last_target",
+        home=robot.home,
+        lead=(0.25,) * n,
+        max_velocity=tuple(0.9 * v for v in robot.velocity),
+        max_acceleration=tuple(0.9 * a for a in robot.acceleration),
+        unit="rad",
+    )
 
 
 @lru_cache(maxsize=32)
