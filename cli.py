@@ -150,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--duration", type=float, default=30.0, metavar="S", help="with --excite: seconds of motion (30)")
     p.add_argument("--amplitude", type=float, default=0.5, metavar="RAD", help="with --excite: of each joint (0.5)")
     p.add_argument("--robot", default="", metavar="NAME", help="the arm; by default the recording's")
+    p.add_argument("--episode", action="append", default=[], metavar="demo_N", help="use this one alone; repeatable")
     p.add_argument("--mjcf", metavar="FILE", help="another model of the arm")
     p.add_argument("--physics-dt", type=float, default=0.001, metavar="S", help="time step of the model (0.001 s)")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="physics threads; 0 takes every core")
@@ -459,7 +460,7 @@ def _identify(options) -> dict[str, Any]:
             ticks = round(options.duration / address_robot(options.excite).servo_dt)
             record_motion(options.excite, options.log, options.duration, options.amplitude, options.seed,
                           progress=progress.episodes(ticks, "servo period"))  # fmt: skip
-    robot, motions = read_motions(options.log, options.robot)
+    robot, motions = read_motions(options.log, options.robot, options.episode)
     found = identify(robot, motions, terms, options.mjcf, options.physics_dt, options.threads, options.seed)
     width = max(len(p.name) for p in found.parameters)
     print(f"{'':<{width}}  {'estimate':>10}  {'deviation':>10}  searched")

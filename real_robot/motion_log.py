@@ -9,7 +9,7 @@ Legend: T servo periods, n joints.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,15 @@ def exciting_motion(robot: RobotSpec, duration: float, amplitude: float, seed: i
     return home + np.maximum(size, 0.0) * wave
 
 
-def read_motions(path: str | os.PathLike[str], robot: str = "") -> tuple[RobotSpec, list[Motion]]:
+def read_motions(path: str | os.PathLike[str], robot: str = "",
+                 episodes: Sequence[str] = ()) -> tuple[RobotSpec, list[Motion]]:  # fmt: skip
     """The arm and the motions of a recording, such as `poise deploy --record` makes; each begins at rest.
 
     A recording with a row for each control period knows the last command of each: between them, commands are taken from
     a cubic spline through those.
+
+    Args:
+        robot: the arm's name, by default the recording's; episodes: names such as demo_0, by default all.
 
     Raises:
         DatasetError: it was not recorded from an arm.
@@ -96,7 +100,8 @@ def read_motions(path: str | os.PathLike[str], robot: str = "") -> tuple[RobotSp
         if not groups or not len(file):
             raise DatasetError(f"{path} holds no observed joint_pos; an identification needs a recording of an arm")
         columns = file.spec.slices(groups[0])
-        return arm, [_motion(f"{path}, {name}", file[name], arm, file.spec, groups[0], columns) for name in file.names]
+        return arm, [_motion(f"{path}, {name}", file[name], arm, file.spec, groups[0], columns)
+                     for name in episodes or file.names]  # fmt: skip
 
 
 def _motion(

@@ -36,6 +36,7 @@ from .whats import WHATS
 STARTS, TRIED = 8, 2  # points that are looked at, and those of them that are gone on from
 _STEP = 1e-3  # of a parameter's range, for finite differences
 _SIGMAS = 2.0  # deviations that the ranges of the result reach to either side
+_WORSE = 5.0  # times what the best explained motion leaves
 _NOTHING = 1e-12  # relative
 _ALIKE = 0.95  # correlation from which two parameters cannot be told apart
 
@@ -165,7 +166,8 @@ class _Fit:
         scale = np.maximum(std, 1e-300)
         correlation = np.where(np.eye(count) > 0, 1.0, covariance / np.outer(scale, scale))
         found = tuple(self._found(i, best.x[i], std[i]) for i in range(count))
-        warnings = (*_warnings(found, best.x, std, correlation), *self._rivals(best, tried, std))
+        warnings = (*self._touched(best.fun), *_warnings(found, best.x, std, correlation),
+                    *self._rivals(best, tried, std))  # fmt: skip
         return Identification(found, correlation, math.sqrt(2.0 * best.cost / rows), before, rows, warnings)
 
     def _found(self, index: int, place: float, std: float) -> Parameter:
@@ -187,6 +189,15 @@ class _Fit:
             below = np.flatnonzero(rho < 0.05)
             times.append(1.0 + 2.0 * rho[: below[0] if len(below) else len(rho)].sum())
         return max(1.0, float(np.mean(times)))
+
+    def _touched(self, left: np.ndarray) -> list[str]:
+        """Motions that no candidate explains as well as the others."""
+        ends = np.cumsum([m.joint_pos.size for m in self._motions])[:-1]
+        rms = np.array([math.sqrt(np.mean(part**2)) for part in np.split(left, ends)])
+        best = 1e3 * rms.min()
+        return [f"motion {i} leaves {1e3 * rms[i]:.3g} mrad, the best {best:.3g}: did the arm touch something? "
+                "Candidates move in free air; leave it out"
+                for i in np.flatnonzero(rms > _WORSE * rms.min())]  # fmt: skip
 
     def _rivals(self, best: Any, tried: list[Any], std: np.ndarray) -> list[str]:
         """Whether another start ended elsewhere and as well."""

@@ -92,6 +92,16 @@ def test_what_a_motion_cannot_tell_is_said():
     assert any("payload and also can hardly be told apart" in line for line in found.warnings), found.warnings
 
 
+def test_a_motion_in_which_the_arm_touched_something_is_named():
+    terms = Randomization((LATENCY,))
+    motion = moved(terms, {"latency": 0.03}, noise=1e-4)
+    held = motion.joint_pos.copy()
+    held[100:, 1] = held[100, 1]  # it met a wall half-way
+    blocked = Motion(motion.time, held, motion.sent_at, motion.command)
+    (warning, *_) = identify(FR3, [motion, blocked, motion], terms, physics_dt=0.002).warnings
+    assert warning.startswith("motion 1 leaves ") and "did the arm touch something?" in warning
+
+
 @pytest.mark.parametrize(
     ("term", "message"),
     [
