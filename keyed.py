@@ -69,16 +69,14 @@ def uniforms(requests: Sequence[tuple[Stream, Any, Any, int, Any]]) -> list[np.n
     """`Stream.uniform` of several streams, each (stream, world, episode, size, step), in one pass of Philox."""
     counters, keys, shapes = [], [], []
     for stream, world, episode, size, step in requests:
-        world, episode, step = np.broadcast_arrays(np.atleast_1d(world), episode, step)
-        blocks = -(-size // 4)
-        counter = np.empty((len(world), blocks, 4), np.uint64)
+        columns = [np.reshape(x, (-1, 1)) for x in (world, episode, step)]  # one number stands for all rows
+        rows, blocks = max(map(len, columns)), -(-size // 4)
+        counter = np.empty((rows, blocks, 4), np.uint64)
         counter[..., 0] = np.arange(blocks)
-        counter[..., 1] = world[:, None]
-        counter[..., 2] = episode[:, None]
-        counter[..., 3] = step[:, None]
+        counter[..., 1], counter[..., 2], counter[..., 3] = columns
         counters.append(counter.reshape(-1, 4))
         keys.append(stream.key)
-        shapes.append((len(world), size))
+        shapes.append((rows, size))
     if len(keys) <= 1:
         words = [philox4x32(c, k) for c, k in zip(counters, keys, strict=True)]
     else:
