@@ -9,8 +9,8 @@
        {"name": "arm", "option": "mjcf", "values": ["", "another_fr3.xml"]}]}
 
 An axis sets one thing that sim/randomization.py can vary to each of its values, or an option of the task ("" leaves
-it out); `terms` hold at every point. Every point plays the same episodes, so two points differ by their reality alone,
-and two policies on one grid meet the same worlds.
+it out); heat-maps average over an axis with `"draw": false`; `terms` hold at every point. Every point plays the same
+episodes, so two points differ by their reality alone, and two policies on one grid meet the same worlds.
 
 Legend: P policies of a group (seeds of one training), G points of the grid.
 """
@@ -33,7 +33,7 @@ from ..sim.randomization import Randomization, Term
 from .evaluate import Acts, evaluate
 
 MOST_POINTS = 1000
-_AXIS = ("name", "values", "what", "target", "operation", "option")
+_AXIS = ("name", "values", "what", "target", "operation", "option", "draw")
 _GRID = ("task", "episodes", "seed", "terms", "axes")
 
 
@@ -47,6 +47,7 @@ class Axis:
     target: Sequence[str] = ()
     operation: str = "scale"
     option: str = ""  # of the task's name, instead of `what`
+    draw: bool = True  # whether heat-maps have it, or average over it
 
     def __post_init__(self) -> None:
         where = f"axis {self.name!r} of the grid"

@@ -1,6 +1,7 @@
 """Heat-maps of a grid: the first two axes as rows and columns, one picture for each group of policies.
 
-Where a grid has more axes, their values become further rows of pictures; with one axis a map is one row of cells.
+Where a grid has more axes, their values become further rows of pictures; with one axis a map is one row of cells. An
+axis that is not to be drawn is averaged over.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ def draw_heat_maps(grid: Grid, groups: Sequence[Group], measure: str, out: Path)
     from matplotlib.figure import Figure
 
     rate = measure == "success rate"
-    means = [100 * g.mean if rate else g.mean for g in groups]
+    drawn = [axis for axis in grid.axes if axis.draw] or list(grid.axes[:1])
+    others = tuple(i for i, axis in enumerate(grid.axes) if axis not in drawn)
+    means = [(100.0 if rate else 1.0) * g.mean.mean(others) for g in groups]
     low, high = (0.0, 100.0) if rate else (min(m.min() for m in means), max(m.max() for m in means))
-    slices = list(np.ndindex(*grid.shape[2:]))
-    rows, columns = grid.axes[0], grid.axes[1] if len(grid.axes) > 1 else None
+    slices = list(np.ndindex(*means[0].shape[2:]))
+    rows, columns = drawn[0], drawn[1] if len(drawn) > 1 else None
     height, width = len(rows.values), len(columns.values) if columns else 1
     size = (max(2.6, 0.62 * width + 1.2) * len(groups) + 0.9, max(1.9, 0.45 * height + 1.1) * len(slices))
     figure = Figure(figsize=size, layout="constrained")
@@ -42,7 +45,7 @@ def draw_heat_maps(grid: Grid, groups: Sequence[Group], measure: str, out: Path)
             axes.set_xticks(range(width), [value_text(v) for v in columns.values] if columns else [""])
             axes.set_ylabel(rows.name)
             axes.set_xlabel(columns.name if columns else "")
-            others = [f"{axis.name} {value_text(axis.values[k])}" for axis, k in zip(grid.axes[2:], rest, strict=True)]
-            axes.set_title("\n".join([group.label, *others]), fontsize=10)
+            there = [f"{axis.name} {value_text(axis.values[k])}" for axis, k in zip(drawn[2:], rest, strict=True)]
+            axes.set_title("\n".join([group.label, *there]), fontsize=10)
     figure.colorbar(ScalarMappable(norm, "viridis"), ax=panels, label=f"{measure} [%]" if rate else measure, shrink=0.8)
     figure.savefig(out, dpi=130)

@@ -108,9 +108,11 @@ def test_the_table_gives_means_worst_policies_and_worst_points():
     assert lines[8] == "| 0.2 | 0 | 25.0 |" and len(lines) == 14
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 2)])
-def test_heat_maps_are_drawn_for_any_number_of_axes(shape, tmp_path):
-    axes = tuple(Axis(f"axis {i}", tuple(range(1, n + 1)), "link_mass", "*") for i, n in enumerate(shape))
+@pytest.mark.parametrize(("shape", "drawn"), [((3,), 1), ((3,), 0), ((2, 3), 2), ((2, 3, 2), 3), ((2, 3, 2, 2), 2)])
+def test_heat_maps_are_drawn_for_any_number_of_axes(shape, drawn, tmp_path):
+    axes = tuple(
+        Axis(f"axis {i}", tuple(range(1, n + 1)), "link_mass", "*", draw=i < drawn) for i, n in enumerate(shape)
+    )
     groups = [Group(label, np.random.default_rng(0).random((2, *shape))) for label in ("none", "adr")]
     draw_heat_maps(Grid(axes), groups, "success rate", tmp_path / "map.png")
     draw_heat_maps(Grid(axes), groups, "return", tmp_path / "return.png")
