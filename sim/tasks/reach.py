@@ -19,9 +19,10 @@ from ...errors import UsageError, unknown_name
 from ...kinematics import forward_kinematics
 from ...observe import add_kinematics
 from ...robots import FR3, RobotSpec, robot_spec
-from ...spec import ActionTerm, ObsTerm, Spec
+from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
+from .arm_terms import arm_action, arm_obs
 
 if TYPE_CHECKING:
     import mujoco
@@ -30,7 +31,7 @@ SUCCESS_RADIUS = 0.02  # [m]
 SUCCESS_STEPS = 10  # control steps in a row, the last ones of the episode
 EPISODE_STEPS = 100
 CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
-_MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
+STEP, LEAD = 0.1, 0.35  # [rad] of a joint target in a control period; before the measured angle
 _SCENE = Path(__file__).parent.parent / "assets" / "reach.xml"
 
 
@@ -63,29 +64,8 @@ def sample_target(uniforms: Any, arena: Arena) -> Any:
 
 def reach_spec(robot: RobotSpec = FR3) -> Spec:
     """What a reach policy of this arm sees and does."""
-    n = robot.num_joints
-    state = (
-        ObsTerm("joint_pos", (n,), "robot", "rad"),
-        ObsTerm("joint_vel", (n,), "robot", "rad/s"),
-        ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
-        ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
-        ObsTerm("target_pos", (3,), "goal", "m", frame="base"),
-    )
-    arm = ActionTerm(
-        name="arm",
-        kind="joint_pos",
-        joints=robot.joints,
-        low=tuple(x + _MARGIN for x in robot.position_low),
-        high=tuple(x - _MARGIN for x in robot.position_high),
-        scale=(0.1,) * n,
-        reference="last_target",
-        home=robot.home,
-        lead=(0.35,) * n,
-        max_velocity=tuple(0.9 * v for v in robot.velocity),
-        max_acceleration=tuple(0.9 * a for a in robot.acceleration),
-        unit="rad",
-    )
-    return Spec({"state": state}, (arm,), CONTROL_DT, robot=robot.name)
+    target = ObsTerm("target_pos", (3,), "goal", "m", frame="base")
+    return Spec({"state": (*arm_obs(robot), target)}, (arm_action(robot, STEP, LEAD),), CONTROL_DT, robot=robot.name)
 
 
 class Reach:

@@ -22,15 +22,16 @@ from ...robots import RobotSpec, robot_spec
 from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
+from .arm_terms import TOOL_ROT, arm_action, arm_obs
 from .tabletop import (
     CAMERAS,
     CONTROL_DT,
     FRAME,
+    LEAD,
     PHYSICS_DT,
     START_SPREAD,
+    STEP,
     SUCCESS_STEPS,
-    arm_action,
-    arm_obs,
     start_pose,
 )
 
@@ -131,12 +132,12 @@ class Station:
     # ---- what the policy sees and does -------------------------------------------------------
 
     def _spec(self, camera: str) -> Spec:
-        own = tuple(arm_obs(self.robot))
+        own = (*arm_obs(self.robot), TOOL_ROT)
         groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *self.outside)}
         if camera:
             picture = ObsTerm(camera, FRAME, "camera", dtype="uint8")
             groups = {"state": own, camera: (picture,), "privileged": self.outside}
-        return Spec(groups, (arm_action(self.robot),), CONTROL_DT, robot=self.robot.name)
+        return Spec(groups, (arm_action(self.robot, STEP, LEAD),), CONTROL_DT, robot=self.robot.name)
 
 
 def add_place(scene: mujoco.MjSpec, body: mujoco.MjsBody, axes: dict[str, tuple[float, float, float]]) -> None:

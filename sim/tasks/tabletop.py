@@ -28,6 +28,7 @@ from ...robots import RobotSpec, robot_spec
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
+from .arm_terms import TOOL_ROT, arm_action, arm_obs
 
 if TYPE_CHECKING:
     import mujoco
@@ -40,7 +41,7 @@ CAMERAS = ("front", "side")
 FRAME = (84, 84, 3)
 # the rotation of a tool that points straight down and closes its fingers across, along the base's y
 DOWNWARD = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
-_MARGIN = 0.02  # [rad] between the action's bounds and the joint limits
+STEP, LEAD = 0.06, 0.25  # [rad] of a joint target in a control period; before the measured angle
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ class Tabletop:
     # ---- what the policy sees and does -------------------------------------------------------
 
     def _spec(self, camera: str) -> Spec:
-        own = arm_obs(self.robot)
+        own = [*arm_obs(self.robot), TOOL_ROT]
         if self.grips and self.robot.gripper:
             own.insert(3, ObsTerm("gripper_pos", (1,), "robot", self.robot.gripper.unit))
         cube = [
@@ -232,43 +233,12 @@ class Tabletop:
         return Spec(groups, self._actions(), CONTROL_DT, robot=self.robot.name)
 
     def _actions(self) -> tuple[ActionTerm, ...]:
-        robot, arm = self.robot, arm_action(self.robot)
+        robot, arm = self.robot, arm_action(self.robot, STEP, LEAD)
         if not self.grips or robot.gripper is None:
             return (arm,)
         ends = sorted((robot.gripper.closed, robot.gripper.open))
         return arm, ActionTerm("gripper", "control", (robot.gripper.actuator,), (ends[0],), (ends[1],),
                                unit=robot.gripper.unit)  # fmt: skip
-
-
-def arm_obs(robot: RobotSpec) -> list[ObsTerm]:
-    """What an arm tells of itself."""
-    n = robot.num_joints
-    return [
-        ObsTerm("joint_pos", (n,), "robot", "rad"),
-        ObsTerm("joint_vel", (n,), "robot", "rad/s"),
-        ObsTerm("target_error", (n,), "robot", "rad"),  # last joint target minus measured position
-        ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
-        ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
-    ]
-
-
-def arm_action(robot: RobotSpec) -> ActionTerm:
-    """Steps of the joint targets, within the arm's limits."""
-    n = robot.num_joints
-    return ActionTerm(
-        name="arm",
-        kind="joint_pos",
-        joints=robot.joints,
-        low=tuple(x + _MARGIN for x in robot.position_low),
-        high=tuple(x - _MARGIN for x in robot.position_high),
-        scale=(0.06,) * n,
-        reference="last_target",
-        home=robot.home,
-        lead=(0.25,) * n,
-        max_velocity=tuple(0.9 * v for v in robot.velocity),
-        max_acceleration=tuple(0.9 * a for a in robot.acceleration),
-        unit="rad",
-    )
 
 
 @lru_cache(maxsize=32)
