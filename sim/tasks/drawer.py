@@ -16,8 +16,10 @@ from array_api_compat import array_namespace
 from ...spec import ObsTerm
 from ..randomization import Term
 from ..task import Key, State
-from .station import Station, add_box, add_place, cos_sin, turn
-from .tabletop import distance, met
+from .arm_terms import arm_readings
+from .geometry import cos_sin, distance
+from .held_goal import met
+from .station import Station, add_box, add_place, turn
 
 if TYPE_CHECKING:
     import mujoco
@@ -106,7 +108,7 @@ class Drawer(Station):
         return _at(qpos, (HANDLE[0] + BEHIND, 0.0, HANDLE[2] - BELOW))
 
     def observe(self, state: State) -> dict[str, Any]:
-        readings = self.own_readings(state)
+        readings = arm_readings(self.robot, state)
         handle = self.handle(state.qpos)
         return {
             **readings,

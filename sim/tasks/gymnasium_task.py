@@ -16,6 +16,7 @@ Legend: N worlds, n of them, A actuators.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,7 @@ def ranges(bodies: Any = "*", geoms: Any = "*", joints: Any = ()) -> Randomizati
     return Randomization(tuple(Term(name, what, at, range=(0.7, 1.3)) for name, what, at in terms if at))
 
 
-class GymnasiumTask:
+class GymnasiumTask(ABC):
     """Base of the tasks; a subclass says what it sees, earns and ends at."""
 
     name: str
@@ -65,9 +66,10 @@ class GymnasiumTask:
         motors = ActionTerm("motors", "control", low=(-self.command,) * model.nu, high=(self.command,) * model.nu)
         self.spec = Spec({"state": self._terms()}, (motors,), self.physics_dt * self.substeps)
 
+    @abstractmethod
     def _terms(self) -> tuple[ObsTerm, ...]:
         """What `observe` gives, in Gymnasium's order."""
-        raise NotImplementedError
+        ...
 
     def model(self) -> mujoco.MjSpec:
         import mujoco

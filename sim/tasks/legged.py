@@ -8,6 +8,7 @@ The contact cost weighs the squares of cfrc_ext, the spatial force [N m, N] on e
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,17 +25,20 @@ class Legged(GymnasiumTask):
     effort_weight: float
     health: float  # reward of every healthy step
 
+    @abstractmethod
     def place(self, state: State) -> Any:
         """Where along x [m] the runner is: (N,)."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def healthy(self, state: State) -> Any:
         """(N,) bool"""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def contact_cost(self, state: State) -> Any:
         """(N,)"""
-        raise NotImplementedError
+        ...
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         qpos, qvel = self._noisy(key)

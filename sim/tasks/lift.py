@@ -13,7 +13,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..task import Key, State
-from .tabletop import Tabletop, met
+from .held_goal import met
+from .tabletop import Tabletop
 
 # all of the bench's size, which is 1 m for the FR3
 LIFT_HEIGHT = 0.10  # above where it lay
@@ -28,7 +29,7 @@ class Lift(Tabletop):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest and open, with the cube somewhere new."""
-        qpos, qvel = self.begin(key, cube_on_table(self, key))
+        qpos, qvel = self.begin(key, self.on_table(key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH))
         return qpos, qvel, {"tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64)}
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
@@ -49,9 +50,3 @@ class Lift(Tabletop):
         (gripping, around), h = self.gripping(state), self.height(state.qpos)
         done = xp.where((h >= LIFT_HEIGHT) & (around > 0.1), 0.5 + 0.0 * h, 0.0 * h)
         return gripping + 1.5 * around * xp.clip(h / 0.12, 0.0, 1.0) + done - 0.01 * xp.sum(action * action, axis=-1)
-
-
-def cube_on_table(task: Tabletop, key: Key) -> np.ndarray:
-    """Cubes (n, 3) [m] lying on the table, uniform in the rectangle."""
-    at = np.asarray(CUBE_LOW) + (np.asarray(CUBE_HIGH) - CUBE_LOW) * key.uniform("cube", 2)
-    return task.place(at[:, 0], at[:, 1], 0.0) + np.array([0.0, 0.0, task.bench.half])

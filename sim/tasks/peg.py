@@ -17,8 +17,10 @@ from array_api_compat import array_namespace
 from ...spec import ObsTerm
 from ..randomization import Term
 from ..task import Key, State
-from .station import Station, add_box, add_place, cos_sin, turn
-from .tabletop import distance, met
+from .arm_terms import arm_readings
+from .geometry import cos_sin, distance
+from .held_goal import met
+from .station import Station, add_box, add_place, turn
 
 if TYPE_CHECKING:
     import mujoco
@@ -97,7 +99,7 @@ class Peg(Station):
     def observe(self, state: State) -> dict[str, Any]:
         hole = self.hole(state.qpos)
         return {
-            **self.own_readings(state),
+            **arm_readings(self.robot, state),
             "object_pos": hole,
             "object_yaw": cos_sin(state.qpos[:, -1]),
             "object_from_tip": hole - self.tip(state.qpos),

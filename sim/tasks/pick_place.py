@@ -12,8 +12,10 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..task import Key, State
-from .lift import cube_on_table
-from .tabletop import Tabletop, distance, met
+from .geometry import distance
+from .held_goal import met
+from .lift import CUBE_HIGH, CUBE_LOW
+from .tabletop import Tabletop
 
 if TYPE_CHECKING:
     import mujoco
@@ -39,7 +41,7 @@ class PickPlace(Tabletop):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest and open, with cube and goal somewhere new."""
-        qpos, qvel = self.begin(key, cube_on_table(self, key))
+        qpos, qvel = self.begin(key, self.on_table(key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH))
         u = key.uniform("target", 4)
         x, y, z = (np.asarray(TARGET_LOW) + np.subtract(TARGET_HIGH, TARGET_LOW) * u[:, :3]).T
         target = self.place(x, y, np.where(u[:, 3] < ON_TABLE, 0.0, z)) + np.array([0.0, 0.0, self.bench.half])

@@ -18,6 +18,9 @@ from array_api_compat import array_namespace
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization
 from ..task import Key, State
+from .by_camera import FRAME
+from .geometry import distance
+from .held_goal import HeldGoal, met
 
 if TYPE_CHECKING:
     import mujoco
@@ -29,7 +32,6 @@ SUCCESS_STEPS = 5  # control steps in a row, the last ones of the episode
 START_SPREAD = 1.5  # [rad] around the stretched arm
 EPISODE_STEPS = 50
 CONTROL_DT, PHYSICS_DT = 0.05, 0.01  # [s]
-FRAME = (84, 84, 3)
 _JOINTS = ("shoulder", "elbow")
 _LIMIT = 2.5  # [rad] of both joints
 _SCENE = Path(__file__).parent.parent / "assets" / "reach_planar.xml"
@@ -76,11 +78,12 @@ def planar_spec(camera: bool) -> Spec:
     return Spec(groups, (arm,), CONTROL_DT)
 
 
-class PlanarReach:
+class PlanarReach(HeldGoal):
     """The tasks `reach/planar` and `reach/planar-state`; see sim/task.py for the contract."""
 
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
+    success_steps = SUCCESS_STEPS
     randomization = Randomization()
 
     def __init__(self, camera: bool = True) -> None:
@@ -112,25 +115,12 @@ class PlanarReach:
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row it has been over the disc."""
-        tool_pos, target_pos, held = tool_position(state.qpos), state.memory["target_pos"], state.memory["held"]
-        near = _distance(tool_pos, target_pos[:, :2]) <= SUCCESS_RADIUS
-        return {"target_pos": target_pos, "tool_pos": tool_pos, "held": (held + 1) * near}
+        tool_pos, target_pos = tool_position(state.qpos), state.memory["target_pos"]
+        near = distance(tool_pos, target_pos[:, :2]) <= SUCCESS_RADIUS
+        return {"target_pos": target_pos, "tool_pos": tool_pos, "held": met(state.memory, near)}
 
     def reward(self, state: State, action: Any) -> Any:
         """2 exp(-(d / .1)^2) - 3 d - .01 |a|^2, d [m] from the tool to the middle of the disc."""
         xp = array_namespace(action)
-        d = _distance(state.memory["tool_pos"], state.memory["target_pos"][:, :2])
+        d = distance(state.memory["tool_pos"], state.memory["target_pos"][:, :2])
         return 2.0 * xp.exp(-((d / 0.1) ** 2)) - 3.0 * d - 0.01 * xp.sum(action * action, axis=-1)
-
-    def terminated(self, state: State) -> Any:
-        """Never: staying over the disc is the task."""
-        return state.memory["held"] < 0
-
-    def success(self, state: State) -> Any:
-        """The tool has been over the disc at each of the last SUCCESS_STEPS control steps."""
-        return state.memory["held"] >= SUCCESS_STEPS
-
-
-def _distance(a: Any, b: Any) -> Any:
-    xp = array_namespace(a)
-    return xp.sqrt(xp.sum((a - b) ** 2, axis=-1))

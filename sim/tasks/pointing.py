@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 
 from ...spec import ObsTerm
 from ..task import Key, State
+from .geometry import distance
 from .gymnasium_task import GymnasiumTask, ranges
 
 
@@ -47,21 +48,18 @@ class Reacher(GymnasiumTask):
         return qpos, qvel, {}
 
     def observe(self, state: State) -> dict[str, Any]:
-        xp, joint_pos = array_namespace(state.qpos), state.qpos[:, :2]
+        xp, joint_pos, xpos = array_namespace(state.qpos), state.qpos[:, :2], state.extra["xpos"]
         return {
             "cos": xp.cos(joint_pos),
             "sin": xp.sin(joint_pos),
             "target_pos": state.qpos[:, 2:],
             "velocity": state.qvel[:, :2],
-            "error": self._error(state)[:, :2],
+            "error": xpos[:, self.tip, :2] - xpos[:, self.target, :2],
         }
 
     def reward(self, state: State, action: Any) -> Any:
-        return -_length(self._error(state)) - self.effort(action)
-
-    def _error(self, state: State) -> Any:
         xpos = state.extra["xpos"]
-        return xpos[:, self.tip] - xpos[:, self.target]  # (N, 3)
+        return -distance(xpos[:, self.tip], xpos[:, self.target]) - self.effort(action)
 
 
 class Pusher(GymnasiumTask):
@@ -103,8 +101,9 @@ class Pusher(GymnasiumTask):
 
     def reward(self, state: State, action: Any) -> Any:
         xpos = state.extra["xpos"]
-        near, far = xpos[:, self.thing] - xpos[:, self.tip], xpos[:, self.thing] - xpos[:, self.goal]
-        return -_length(far) - 0.5 * _length(near) - 0.1 * self.effort(action)
+        thing = xpos[:, self.thing]
+        near, far = distance(thing, xpos[:, self.tip]), distance(thing, xpos[:, self.goal])
+        return -far - 0.5 * near - 0.1 * self.effort(action)
 
 
 def _object_place(key: Key) -> np.ndarray:
@@ -117,8 +116,3 @@ def _object_place(key: Key) -> np.ndarray:
             break
         place[again] = (low + size * key.uniform(f"object/{attempt}", 2))[again]
     return place
-
-
-def _length(vector: Any) -> Any:
-    xp = array_namespace(vector)
-    return xp.sqrt(xp.sum(vector * vector, axis=-1))

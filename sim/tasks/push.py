@@ -13,7 +13,9 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..task import Key, State
-from .tabletop import Tabletop, distance, met
+from .geometry import distance
+from .held_goal import met
+from .tabletop import Tabletop
 
 if TYPE_CHECKING:
     import mujoco
@@ -38,8 +40,8 @@ class Push(Tabletop):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start near the side to push from, at rest, with the cube and the mark somewhere new."""
-        cube = _on_table(self, key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH)
-        target = _on_table(self, key.uniform("target", 2), TARGET_LOW, TARGET_HIGH)
+        cube = self.on_table(key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH)
+        target = self.on_table(key.uniform("target", 2), TARGET_LOW, TARGET_HIGH)
         qpos, qvel = self.begin(key, cube)
         return qpos, qvel, {
             "target_pos": target, "tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64),
@@ -65,9 +67,3 @@ class Push(Tabletop):
         d = xp.where(g <= SUCCESS_RADIUS, 0.0 * d, d)
         near = 0.5 * (1.0 - xp.tanh(8.0 * d))
         return near + 1.0 - xp.tanh(6.0 * g) + xp.exp(-((g / 0.03) ** 2)) - 0.01 * xp.sum(action * action, axis=-1)
-
-
-def _on_table(task: Push, u: np.ndarray, low: tuple[float, float], high: tuple[float, float]) -> np.ndarray:
-    """Centres of a cube (n, 3) [m] on the table, uniform in a rectangle of the bench, from uniform numbers (n, 2)."""
-    at = np.asarray(low) + (np.asarray(high) - low) * u
-    return task.place(at[:, 0], at[:, 1], 0.0) + np.array([0.0, 0.0, task.bench.half])

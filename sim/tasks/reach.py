@@ -17,12 +17,13 @@ from array_api_compat import array_namespace
 
 from ...errors import UsageError, unknown_name
 from ...kinematics import forward_kinematics
-from ...observe import add_kinematics
 from ...robots import FR3, RobotSpec, robot_spec
 from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
-from .arm_terms import arm_action, arm_obs
+from .arm_terms import arm_action, arm_obs, arm_readings
+from .geometry import distance
+from .held_goal import HeldGoal, met
 
 if TYPE_CHECKING:
     import mujoco
@@ -68,11 +69,12 @@ def reach_spec(robot: RobotSpec = FR3) -> Spec:
     return Spec({"state": (*arm_obs(robot), target)}, (arm_action(robot, STEP, LEAD),), CONTROL_DT, robot=robot.name)
 
 
-class Reach:
+class Reach(HeldGoal):
     """The tasks `reach/ROBOT`; see sim/task.py for the contract."""
 
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
+    success_steps = SUCCESS_STEPS
 
     def __init__(self, robot: str | RobotSpec = "fr3", mjcf: str = "", arena: Arena | None = None):
         """A task of one of Poise's arms, by name, or of an arm of yours, with its model file and its arena.
@@ -117,36 +119,21 @@ class Reach:
         return qpos, np.zeros_like(qpos), memory
 
     def observe(self, state: State) -> dict[str, Any]:
-        """Readings as the arm's control process makes them, from measured joints."""
-        readings = {
-            "joint_pos": state.qpos,
-            "joint_vel": state.qvel,
-            "target_error": state.target["arm"] - state.qpos,
-            "target_pos": state.memory["target_pos"],
-        }
-        return add_kinematics(readings, self.robot)
+        return {**arm_readings(self.robot, state), "target_pos": state.memory["target_pos"]}
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row it has been at the target."""
         tool_pos, _ = forward_kinematics(self.robot, state.qpos)
-        target_pos, held = state.memory["target_pos"], state.memory["held"]
-        near = _distance(tool_pos, target_pos) <= SUCCESS_RADIUS
-        return {"target_pos": target_pos, "tool_pos": tool_pos, "held": (held + 1) * near}
+        target_pos = state.memory["target_pos"]
+        near = distance(tool_pos, target_pos) <= SUCCESS_RADIUS
+        return {"target_pos": target_pos, "tool_pos": tool_pos, "held": met(state.memory, near)}
 
     def reward(self, state: State, action: Any) -> Any:
         """-2 d + exp(-(d / .05)^2) + .5 exp(-(d / .015)^2) - .01 |a|^2, d [m] from tool to target."""
         xp = array_namespace(action)
-        d = _distance(state.memory["tool_pos"], state.memory["target_pos"])
+        d = distance(state.memory["tool_pos"], state.memory["target_pos"])
         close = xp.exp(-((d / 0.05) ** 2)) + 0.5 * xp.exp(-((d / 0.015) ** 2))
         return close - 2.0 * d - 0.01 * xp.sum(action * action, axis=-1)
-
-    def terminated(self, state: State) -> Any:
-        """Never: holding still at the target is the task."""
-        return state.memory["held"] < 0
-
-    def success(self, state: State) -> Any:
-        """The tool has been within SUCCESS_RADIUS at each of the last SUCCESS_STEPS control steps."""
-        return state.memory["held"] >= SUCCESS_STEPS
 
 
 def _randomization(robot: str, arena: Arena, own: bool) -> Randomization:
@@ -176,8 +163,3 @@ def _randomization(robot: str, arena: Arena, own: bool) -> Randomization:
         Term("joint_pos_bias", "joint_pos_bias", "*", distribution="normal", mean=0.0, std=0.002, operation="set"),
         Term("joint_vel_noise", "joint_vel_noise", "*", range=(0.005, 0.015), operation="set"),
     ))  # fmt: skip
-
-
-def _distance(a: Any, b: Any) -> Any:
-    xp = array_namespace(a)
-    return xp.sqrt(xp.sum((a - b) ** 2, axis=-1))

@@ -11,6 +11,7 @@ has to say it. Legend: N worlds, n of them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,15 +19,16 @@ from array_api_compat import array_namespace
 
 from ...errors import unknown_name
 from ...kinematics import forward_kinematics
-from ...robots import RobotSpec, robot_spec
+from ...robots import robot_spec
 from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
-from ..task import Key, State
-from .arm_terms import TOOL_ROT, arm_action, arm_obs
+from ..task import Key
+from .arm_terms import TOOL_ROT, arm_action, arm_obs, arm_ranges
+from .by_camera import groups
+from .held_goal import HeldGoal
 from .tabletop import (
     CAMERAS,
     CONTROL_DT,
-    FRAME,
     LEAD,
     PHYSICS_DT,
     START_SPREAD,
@@ -43,7 +45,7 @@ EPISODE_STEPS = 100
 _HEAVY, _STIFF = 1e3, 1e6  # armature [kg, kg m^2] and damping [N s/m, N m s/rad] of what does not move
 
 
-class Station:
+class Station(HeldGoal, ABC):
     """A task at a stand; see sim/task.py for the contract. A task adds furniture, terms, reward and success."""
 
     kind: ClassVar[str]  # the task's name before the slash
@@ -56,17 +58,17 @@ class Station:
 
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
+    success_steps = SUCCESS_STEPS
 
     def __init__(self, robot: str = "fr3", camera: str = "", mjcf: str = ""):
         """camera: one of CAMERAS gives 84 x 84 pictures instead of the stand's place; mjcf: another file of the arm."""
         if robot not in ROBOTS:
             raise unknown_name("robot", robot, ROBOTS)
-        if camera and camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
         self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
         self.robot, self.mjcf = robot_spec(robot), mjcf or None
         self.spec = self._spec(camera)
-        self.randomization = Randomization((*_arm_terms(self.robot), *_camera_terms(self.sight), *self.random_terms()))
+        arm = arm_ranges(self.robot, latency=0.06, bias=0.001)
+        self.randomization = Randomization((*arm, *_camera_terms(self.sight), *self.random_terms()))
         self.start_pose = start_pose(self.robot, np.array(self.start))
 
     # ---- the world ---------------------------------------------------------------------------
@@ -83,9 +85,10 @@ class Station:
         add_camera(scene, "side", (0.42, -0.70, 0.38), (0.48, 0.0, 0.06))
         return scene
 
+    @abstractmethod
     def furnish(self, scene: mujoco.MjSpec) -> None:
         """Put the furniture into the scene."""
-        raise NotImplementedError
+        ...
 
     def random_terms(self) -> tuple[Term, ...]:
         """What differs between episodes beside the arm."""
@@ -108,36 +111,11 @@ class Station:
         """Where the tool is and how it is turned: (N, 3) [m], (N, 3, 3)."""
         return forward_kinematics(self.robot, qpos[:, : self.robot.num_joints])
 
-    def own_readings(self, state: State) -> dict[str, Any]:
-        """Readings as the arm's control process makes them from measured joints."""
-        xp, n = array_namespace(state.qpos), self.robot.num_joints
-        joints = state.qpos[:, :n]
-        tool_pos, rotation = self.tool(state.qpos)
-        return {
-            "joint_pos": joints,
-            "joint_vel": state.qvel[:, :n],
-            "target_error": state.target["arm"] - joints,
-            "tool_pos": tool_pos,
-            "tool_rot": xp.concat([rotation[:, :, 0], rotation[:, :, 1]], axis=1),
-        }
-
-    def terminated(self, state: State) -> Any:
-        """Never: to hold the result is part of the task."""
-        return state.memory["held"] < 0
-
-    def success(self, state: State) -> Any:
-        """The goal has been met at each of the last SUCCESS_STEPS control steps."""
-        return state.memory["held"] >= SUCCESS_STEPS
-
     # ---- what the policy sees and does -------------------------------------------------------
 
     def _spec(self, camera: str) -> Spec:
-        own = (*arm_obs(self.robot), TOOL_ROT)
-        groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *self.outside)}
-        if camera:
-            picture = ObsTerm(camera, FRAME, "camera", dtype="uint8")
-            groups = {"state": own, camera: (picture,), "privileged": self.outside}
-        return Spec(groups, (arm_action(self.robot, STEP, LEAD),), CONTROL_DT, robot=self.robot.name)
+        seen = groups((*arm_obs(self.robot), TOOL_ROT), self.outside, camera, CAMERAS)
+        return Spec(seen, (arm_action(self.robot, STEP, LEAD),), CONTROL_DT, robot=self.robot.name)
 
 
 def add_place(scene: mujoco.MjSpec, body: mujoco.MjsBody, axes: dict[str, tuple[float, float, float]]) -> None:
@@ -161,32 +139,11 @@ def add_box(body: mujoco.MjsBody, low: tuple[float, float, float], high: tuple[f
                   contype=1, conaffinity=0)  # fmt: skip
 
 
-def cos_sin(angle: Any) -> Any:
-    """(N, 2) of angles (N,) [rad]."""
-    xp = array_namespace(angle)
-    return xp.stack([xp.cos(angle), xp.sin(angle)], axis=1)
-
-
 def turn(vector: Any, angle: Any) -> Any:
     """Vectors (N, 3) turned by angles (N,) [rad] about the vertical."""
     xp = array_namespace(vector)
     c, s = xp.cos(angle), xp.sin(angle)
     return xp.stack([c * vector[:, 0] - s * vector[:, 1], s * vector[:, 0] + c * vector[:, 1], vector[:, 2]], axis=1)
-
-
-def _arm_terms(robot: RobotSpec) -> tuple[Term, ...]:
-    arm = robot.joints
-    return (
-        Term("link_mass", "link_mass", "*", range=(0.8, 1.2)),
-        Term("damping", "joint_damping", arm, range=(0.7, 1.3)),
-        Term("armature", "joint_armature", arm, range=(0.7, 1.3)),
-        Term("gain", "actuator_gain", "*", range=(0.8, 1.2)),
-        Term("gain_damping", "actuator_damping", "*", range=(0.8, 1.2)),
-        Term("latency", "action_latency", range=(0.0, 0.06), operation="set"),
-        Term("joint_pos_noise", "joint_pos_noise", arm, range=(0.0002, 0.0008), operation="set"),
-        Term("joint_pos_bias", "joint_pos_bias", arm, distribution="normal", mean=0.0, std=0.001, operation="set"),
-        Term("joint_vel_noise", "joint_vel_noise", arm, range=(0.005, 0.015), operation="set"),
-    )  # fmt: skip
 
 
 def _camera_terms(sight: float) -> tuple[Term, ...]:

@@ -13,7 +13,6 @@ Legend: N worlds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,12 +22,14 @@ from array_api_compat import array_namespace
 
 from ...errors import UsageError, unknown_name
 from ...kinematics import forward_kinematics, inverse_kinematics
-from ...observe import add_kinematics
 from ...robots import RobotSpec, robot_spec
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
-from .arm_terms import TOOL_ROT, arm_action, arm_obs
+from .arm_terms import TOOL_ROT, arm_action, arm_obs, arm_ranges, arm_readings
+from .by_camera import groups
+from .geometry import distance
+from .held_goal import HeldGoal
 
 if TYPE_CHECKING:
     import mujoco
@@ -38,7 +39,6 @@ SUCCESS_STEPS = 5  # control steps in a row, the last ones of the episode
 CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
 START_SPREAD = 0.08  # [rad] of every joint around the start
 CAMERAS = ("front", "side")
-FRAME = (84, 84, 3)
 # the rotation of a tool that points straight down and closes its fingers across, along the base's y
 DOWNWARD = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
 STEP, LEAD = 0.06, 0.25  # [rad] of a joint target in a control period; before the measured angle
@@ -64,7 +64,7 @@ BENCHES = {
 }
 
 
-class Tabletop:
+class Tabletop(HeldGoal):
     """A task on a table; see sim/task.py for the contract. A task adds goals, rewards and success."""
 
     kind: ClassVar[str]  # the task's name before the slash
@@ -75,13 +75,12 @@ class Tabletop:
 
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
+    success_steps = SUCCESS_STEPS
 
     def __init__(self, robot: str = "fr3", camera: str = "", mjcf: str = ""):
         """camera: one of CAMERAS gives 84 x 84 pictures instead of the cube's pose; mjcf: another file of the arm."""
         if robot not in BENCHES:
             raise unknown_name("robot", robot, BENCHES)
-        if camera and camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
         self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
         self.robot, self.bench, self.mjcf = robot_spec(robot), BENCHES[robot], mjcf or None
         self.spec = self._spec(camera)
@@ -137,6 +136,11 @@ class Tabletop:
         return np.stack(np.broadcast_arrays(b.centre + b.size * np.asarray(x), b.size * np.asarray(y),
                                             b.size * np.asarray(z)), axis=-1)  # fmt: skip
 
+    def on_table(self, u: np.ndarray, low: tuple[float, float], high: tuple[float, float]) -> np.ndarray:
+        """Centres of cubes (n, 3) [m] on the table, uniform in a rectangle of the bench, from uniforms u (n, 2)."""
+        at = np.asarray(low) + (np.asarray(high) - low) * u
+        return self.place(at[:, 0], at[:, 1], 0.0) + np.array([0.0, 0.0, self.bench.half])
+
     # ---- an episode --------------------------------------------------------------------------
 
     def begin(self, key: Key, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,31 +190,16 @@ class Tabletop:
         return 0.5 * (1.0 - xp.tanh(5.0 * d)) + 0.25 * (1.0 - n) * (1.0 - c) + n * (0.5 + 0.5 * c), n
 
     def observe(self, state: State) -> dict[str, Any]:
-        """Readings as the arm's control process makes them from measured joints, and of the cube."""
-        n = self.robot.num_joints
-        readings = {
-            "joint_pos": state.qpos[:, :n],
-            "joint_vel": state.qvel[:, :n],
-            "target_error": state.target["arm"] - state.qpos[:, :n],
-            "object_pos": self.cube(state.qpos),
-            "object_rot": quat_columns(state.qpos[:, -4:]),
-        }
+        """Readings of the arm, and of the cube."""
+        readings, n, cube = arm_readings(self.robot, state), self.robot.num_joints, self.cube(state.qpos)
+        readings["object_pos"], readings["object_rot"] = cube, quat_columns(state.qpos[:, -4:])
+        readings["object_from_tool"] = cube - readings["tool_pos"]
         if self.grips:
             readings["gripper_pos"] = state.qpos[:, n : n + 1]
-        readings = add_kinematics(readings, self.robot)
-        readings["object_from_tool"] = readings["object_pos"] - readings["tool_pos"]
         if "target_pos" in state.memory:
             readings["target_pos"] = state.memory["target_pos"]
-            readings["target_from_object"] = readings["target_pos"] - readings["object_pos"]
+            readings["target_from_object"] = readings["target_pos"] - cube
         return readings
-
-    def terminated(self, state: State) -> Any:
-        """Never: to hold the result is part of the task."""
-        return state.memory["held"] < 0
-
-    def success(self, state: State) -> Any:
-        """The goal has been met at each of the last SUCCESS_STEPS control steps."""
-        return state.memory["held"] >= SUCCESS_STEPS
 
     # ---- what the policy sees and does -------------------------------------------------------
 
@@ -226,11 +215,7 @@ class Tabletop:
         if self.has_goal:
             own.append(ObsTerm("target_pos", (3,), "goal", "m", frame="base"))
             cube.append(ObsTerm("target_from_object", (3,), "external", "m", frame="base"))
-        groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *cube)}
-        if camera:
-            picture = ObsTerm(camera, FRAME, "camera", dtype="uint8")
-            groups = {"state": tuple(own), camera: (picture,), "privileged": tuple(cube)}
-        return Spec(groups, self._actions(), CONTROL_DT, robot=self.robot.name)
+        return Spec(groups(own, cube, camera, CAMERAS), self._actions(), CONTROL_DT, robot=self.robot.name)
 
     def _actions(self) -> tuple[ActionTerm, ...]:
         robot, arm = self.robot, arm_action(self.robot, STEP, LEAD)
@@ -259,32 +244,15 @@ def quat_columns(quat_wxyz: Any) -> Any:
                      2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], axis=1)  # fmt: skip
 
 
-def distance(a: Any, b: Any) -> Any:
-    """(N,) between points (N, k)."""
-    xp = array_namespace(a)
-    return xp.sqrt(xp.sum((a - b) ** 2, axis=-1))
-
-
 def _randomization(robot: RobotSpec, has_goal: bool) -> Randomization:
     """What differs between cells: the arm, the cube, and what a camera that finds the cube makes of it."""
-    arm, seen = robot.joints, ("object_*", "target_from_object") if has_goal else ("object_*",)
+    masses, *arm = arm_ranges(robot, latency=0.08, bias=0.002)
+    seen = ("object_*", "target_from_object") if has_goal else ("object_*",)
     return Randomization((
-        Term("link_mass", "link_mass", "*", range=(0.8, 1.2)),
+        masses,
         Term("object_mass", "link_mass", "object", range=(0.5, 2.0)),
         Term("object_friction", "geom_friction", "object", range=(0.7, 1.3)),
-        Term("damping", "joint_damping", arm, range=(0.7, 1.3)),
-        Term("armature", "joint_armature", arm, range=(0.7, 1.3)),
-        Term("gain", "actuator_gain", "*", range=(0.8, 1.2)),
-        Term("gain_damping", "actuator_damping", "*", range=(0.8, 1.2)),
-        Term("latency", "action_latency", range=(0.0, 0.08), operation="set"),
-        Term("joint_pos_noise", "joint_pos_noise", arm, range=(0.0002, 0.0008), operation="set"),
-        Term("joint_pos_bias", "joint_pos_bias", arm, distribution="normal", mean=0.0, std=0.002, operation="set"),
-        Term("joint_vel_noise", "joint_vel_noise", arm, range=(0.005, 0.015), operation="set"),
+        *arm,
         Term("camera_delay", "obs_delay", seen, range=(0.0, 0.15), operation="set"),
         Term("camera_noise", "obs_noise", seen, range=(0.0, 0.005), operation="set", shared=True),
     ))  # fmt: skip
-
-
-def met(memory: Mapping[str, Any], now: Any) -> Any:
-    """For how many control steps in a row the goal has been met, this one included where `now` (N,) says so."""
-    return (memory["held"] + 1) * now

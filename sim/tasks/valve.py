@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from ...errors import unknown_name
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
+from .by_camera import groups
+from .geometry import cos_sin
+from .held_goal import HeldGoal, met
 
 if TYPE_CHECKING:
     import mujoco
@@ -36,7 +38,6 @@ SUCCESS_STEPS = 5  # control steps in a row, the last ones of the episode
 EPISODE_STEPS = 100
 CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
 CAMERAS = ("close", "front")
-FRAME = (84, 84, 3)
 _TARGET_RADIUS, _TARGET_HEIGHT = 0.09, 0.035  # [m] of the mark that shows where the red prong should point
 _MAX_VELOCITY = 0.9 * 77 * 2 * math.pi / 60  # [rad/s] XM430-W210-R without load, at 12 V
 _SCENE = Path(__file__).parent.parent / "assets" / "claw.xml"
@@ -76,9 +77,6 @@ def valve_spec(camera: str = "") -> Spec:
         ObsTerm("valve_angle", (2,), "external", "cos, sin"),
         ObsTerm("goal_error", (2,), "goal", "cos, sin"),  # of the angle that the valve still has to turn
     )
-    groups: dict[str, tuple[ObsTerm, ...]] = {"state": (*own, *valve)}
-    if camera:
-        groups = {"state": own, camera: (ObsTerm(camera, FRAME, "camera", dtype="uint8"),), "privileged": valve}
     claw = ActionTerm(
         name="claw",
         kind="joint_pos",
@@ -93,20 +91,19 @@ def valve_spec(camera: str = "") -> Spec:
         max_acceleration=(60.0,) * n,
         unit="rad",
     )
-    return Spec(groups, (claw,), CONTROL_DT, robot="claw")
+    return Spec(groups(own, valve, camera, CAMERAS), (claw,), CONTROL_DT, robot="claw")
 
 
-class Valve:
+class Valve(HeldGoal):
     """The task `valve/claw`; see sim/task.py for the contract."""
 
     physics_dt = PHYSICS_DT
     max_episode_steps = EPISODE_STEPS
+    success_steps = SUCCESS_STEPS
     randomization = RANDOMIZATION
 
     def __init__(self, camera: str = "") -> None:
         """camera: one of CAMERAS gives 84 x 84 pictures instead of the valve's angle and what remains to turn."""
-        if camera and camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
         self.name = "valve/claw" + (f"?camera={camera}" if camera else "")
         self.spec = valve_spec(camera)
 
@@ -131,15 +128,15 @@ class Valve:
             "joint_pos": fingers,
             "joint_vel": state.qvel[:, :NUM_JOINTS],
             "target_error": state.target["claw"] - fingers,
-            "valve_angle": _cos_sin(valve),
-            "goal_error": _cos_sin(state.memory["goal"] - valve),
+            "valve_angle": cos_sin(valve),
+            "goal_error": cos_sin(state.memory["goal"] - valve),
         }
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """For how many steps in a row the valve has stood at its angle."""
         xp = array_namespace(state.qpos)
         near = xp.abs(angle_error(state)) <= SUCCESS_ANGLE
-        return {**state.memory, "held": (state.memory["held"] + 1) * near}
+        return {**state.memory, "held": met(state.memory, near)}
 
     def reward(self, state: State, action: Any) -> Any:
         """exp(-(e / .2)^2) + .5 exp(-(e / .07)^2) - |e| - .05 |q - home|^2 - .005 |a|^2, e [rad] still to turn."""
@@ -149,21 +146,8 @@ class Valve:
         away = state.qpos[:, :NUM_JOINTS] - xp.asarray(HOME, dtype=action.dtype, device=device(action))
         return close - xp.abs(e) - 0.05 * xp.sum(away**2, axis=-1) - 0.005 * xp.sum(action**2, axis=-1)
 
-    def terminated(self, state: State) -> Any:
-        """Never: leaving the valve at its angle is the task."""
-        return state.memory["held"] < 0
-
-    def success(self, state: State) -> Any:
-        """The valve has been within SUCCESS_ANGLE at each of the last SUCCESS_STEPS control steps."""
-        return state.memory["held"] >= SUCCESS_STEPS
-
 
 def angle_error(state: State) -> Any:
     """The angle (N,) [rad] that valves still have to turn, in [-pi, pi)."""
     xp = array_namespace(state.qpos)
     return xp.remainder(state.memory["goal"] - state.qpos[:, NUM_JOINTS] + math.pi, 2.0 * math.pi) - math.pi
-
-
-def _cos_sin(angle: Any) -> Any:
-    xp = array_namespace(angle)
-    return xp.stack([xp.cos(angle), xp.sin(angle)], axis=-1)
