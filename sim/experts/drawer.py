@@ -17,7 +17,7 @@ from ..task import State
 from ..tasks.drawer import BEHIND, OPEN, Drawer
 from ..tasks.station import turn
 from ..tasks.tabletop import DOWNWARD
-from .tool_motion import ToolMotion, turned_down
+from .tool_motion import ToolExpert, turned_down
 
 SPEED, SLOW, PULL = 0.035, 0.016, 0.012  # [m] in one control step: on the way, down into the gap, with the drawer
 _OVER = 0.06  # [m] above the hooking point
@@ -27,14 +27,10 @@ _ENOUGH = OPEN + 0.02  # [m]
 _LEAD = 0.03  # [m] beyond, where the command ends: a place, since to chase a late tool is to swing
 
 
-class DrawerExpert:
+class DrawerExpert(ToolExpert):
     """Actions (N, n) of the arm's joints."""
 
-    def __init__(self, task: Drawer):
-        self.task = task
-        self._arm = task.spec.actions[0]
-        self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
-        self._down = DOWNWARD
+    task: Drawer
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, n)."""
@@ -48,5 +44,5 @@ class DrawerExpert:
         pull = self.task.hook(np.concatenate([qpos[:, :-1], np.full((len(yaw), 1), _ENOUGH + _LEAD)], axis=1))
         wanted = np.where(hooked[:, None], pull, np.where(above[:, None], hook, over))
         speed = np.where(hooked, PULL, np.where(above, SLOW, SPEED))
-        action = self._motion.actions(state.target[self._arm.name], wanted, turned_down(self._down, yaw), speed)
+        action = self._motion.actions(state.target[self._arm.name], wanted, turned_down(DOWNWARD, yaw), speed)
         return np.where((opened < _ENOUGH)[:, None], action, 0.0)

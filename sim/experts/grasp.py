@@ -12,13 +12,14 @@ Legend: N worlds.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from ..task import State
-from ..tasks.lift import LIFT_HEIGHT, Lift
-from ..tasks.pick_place import PickPlace
+from ..tasks.lift import LIFT_HEIGHT
 from ..tasks.tabletop import DOWNWARD, Tabletop
-from .tool_motion import ToolMotion, cube_yaw, turned_down
+from .tool_motion import ToolExpert, cube_yaw, turned_down
 
 # lengths of the bench's size
 SPEED, SLOW = 0.03, 0.015  # in one control step, on the way and down to the cube
@@ -27,17 +28,16 @@ _AT, _LOST = 0.008, 0.025  # from tool to grip point: close; no longer held
 _CLOSED = 0.97  # of `closedness`
 
 
-class Grasp:
+class Grasp(ToolExpert, ABC):
     """What both do until the cube is held."""
 
+    task: Tabletop
+
     def __init__(self, task: Tabletop):
-        self.task = task
-        self._arm = task.spec.actions[0]
-        self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
+        super().__init__(task)
         gripper = task.robot.gripper
         assert gripper is not None
         self._open = 1.0 if gripper.open >= gripper.closed else -1.0  # of the action
-        self._down = DOWNWARD
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, A): the arm's joints, then the gripper."""
@@ -54,22 +54,20 @@ class Grasp:
         over = grip + np.array([0.0, 0.0, _OVER * size])
         wanted = np.where((above | at)[:, None], grip, over)
         wanted = np.where(held[:, None], self.carry(state, grip, tool), wanted)
-        rotation = turned_down(self._down, np.where(held, 0.0, 1.0) * cube_yaw(qpos[:, -4:]))
+        rotation = turned_down(DOWNWARD, np.where(held, 0.0, 1.0) * cube_yaw(qpos[:, -4:]))
         speed = size * np.where(above & ~held, SLOW, SPEED)
         joints = self._motion.actions(state.target[self._arm.name], wanted, rotation, speed)
         close = (at | held)[:, None]
         return np.concatenate([joints, np.where(close, -self._open, self._open)], axis=1)
 
+    @abstractmethod
     def carry(self, state: State, grip: np.ndarray, tool: np.ndarray) -> np.ndarray:
         """Where the tool (N, 3) goes with a cube that is held."""
-        raise NotImplementedError
+        ...
 
 
 class LiftExpert(Grasp):
     """Straight up."""
-
-    def __init__(self, task: Lift):
-        super().__init__(task)
 
     def carry(self, state: State, grip: np.ndarray, tool: np.ndarray) -> np.ndarray:
         high = self.task.bench.half + self.task.bench.size * (LIFT_HEIGHT + 0.04)
@@ -78,9 +76,6 @@ class LiftExpert(Grasp):
 
 class PickPlaceExpert(Grasp):
     """To the goal, over the table on the way there."""
-
-    def __init__(self, task: PickPlace):
-        super().__init__(task)
 
     def carry(self, state: State, grip: np.ndarray, tool: np.ndarray) -> np.ndarray:
         away = state.memory["target_pos"] - self.task.cube(np.asarray(state.qpos))

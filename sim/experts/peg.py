@@ -18,7 +18,7 @@ from ..task import State
 from ..tasks.peg import DEPTH, HOLE, LENGTH, Peg
 from ..tasks.station import turn
 from ..tasks.tabletop import DOWNWARD
-from .tool_motion import ToolMotion, turned_down
+from .tool_motion import ToolExpert, turned_down
 
 SPEED, SLOW = 0.03, 0.008  # [m] in one control step, on the way and down
 _OVER, _DEEP = 0.012, DEPTH + 0.006  # [m] of the tip above and below the block's top
@@ -27,14 +27,13 @@ _NEAR = 0.01  # [m] from where it should be: the correction counts
 _GAIN = 0.1  # of what is missed, in one control step
 
 
-class PegExpert:
+class PegExpert(ToolExpert):
     """Actions (N, n) of the arm's joints."""
 
+    task: Peg
+
     def __init__(self, task: Peg):
-        self.task = task
-        self._arm = task.spec.actions[0]
-        self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
-        self._down = DOWNWARD
+        super().__init__(task)
         self._correction = np.zeros((0, 3))  # (N, 3) [m]
 
     def act(self, state: State) -> np.ndarray:
@@ -54,7 +53,7 @@ class PegExpert:
         missed = wanted - tip
         close = np.linalg.norm(missed, axis=1) < _NEAR
         self._correction[close] += _GAIN * turn(missed, yaw)[close]
-        rotation = turned_down(self._down, yaw)
+        rotation = turned_down(DOWNWARD, yaw)
         n = self.task.robot.num_joints
         held = np.concatenate([qpos[:, n : n + 2], np.full((len(qpos), 1), LENGTH)], axis=1)
         position = self.task.hole(qpos) + turn(wanted, yaw) + self._correction - (rotation @ held[:, :, None])[:, :, 0]

@@ -14,7 +14,7 @@ from ...kinematics import forward_kinematics
 from ..task import State
 from ..tasks.push import Push
 from ..tasks.tabletop import DOWNWARD
-from .tool_motion import ToolMotion, turned_down
+from .tool_motion import ToolExpert, turned_down
 
 _LOW = 0.010  # [m] between fingertips and table while pushing
 # lengths of the bench's size
@@ -27,14 +27,10 @@ _ABOVE = 0.015  # from the place to go down at
 _LEAD = 0.04  # that the command is ahead of the tool, which lags
 
 
-class PushExpert:
+class PushExpert(ToolExpert):
     """Actions (N, n) of the arm's joints."""
 
-    def __init__(self, task: Push):
-        self.task = task
-        self._arm = task.spec.actions[0]
-        self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
-        self._down = DOWNWARD
+    task: Push
 
     def act(self, state: State) -> np.ndarray:
         """Actions (N, n)."""
@@ -46,7 +42,7 @@ class PushExpert:
         g = np.linalg.norm(away, axis=1, keepdims=True)
         u = away / np.maximum(g, 1e-9)
         yaw = np.remainder(np.arctan2(u[:, 1], u[:, 0]) + np.pi / 4, np.pi / 2) - np.pi / 4  # with a flat side ahead
-        turned = turned_down(self._down, yaw)
+        turned = turned_down(DOWNWARD, yaw)
         wanted = self._wanted(fingers, cube, u, g) - task.bench.shift * turned[:, :, 1]
         action = self._motion.actions(state.target[self._arm.name], wanted, turned, SPEED * task.bench.size)
         return np.where(g < _ENOUGH * task.bench.size, 0.0, action)

@@ -89,6 +89,16 @@ class ToolMotion:
         return mink.solve_ik(self._configuration, [self._frame, self._posture], 1.0, "daqp", limits=self._limits)
 
 
+class ToolExpert:
+    """An expert that moves the tool of an arm that begins pointing down."""
+
+    def __init__(self, task: Any):
+        """task: of an arm, with `start_pose`: what the joints like best."""
+        self.task = task
+        self._arm = task.spec.actions[0]
+        self._motion = ToolMotion(task.robot, self._arm, task.start_pose, task.mjcf)
+
+
 def turned_down(down: np.ndarray, yaw: np.ndarray) -> np.ndarray:
     """Rotations (N, 3, 3) of a tool that points down, turned by yaw (N,) [rad] about the vertical."""
     c, s, o, one = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw), np.ones_like(yaw)

@@ -17,7 +17,7 @@ from poise.sim.task_env import TaskEnv
 from poise.sim.tasks.drawer import BEHIND, BELOW, HANDLE, OPEN, Drawer
 from poise.sim.tasks.peg import CLEARANCE, DEPTH, HEIGHT, HOLE, LENGTH, OFFSET, PEG, Peg
 from poise.sim.tasks.station import turn
-from poise.sim.tasks.tabletop import SUCCESS_STEPS
+from poise.sim.tasks.tabletop import DOWNWARD, SUCCESS_STEPS
 
 NAMES = ("drawer/fr3", "drawer/ur5e", "peg/fr3", "peg/ur5e")
 DRAWER, PEGS = Drawer(), Peg()
@@ -154,7 +154,7 @@ def test_a_block_that_is_leaned_on_stays_and_stops_the_peg():
     for _ in range(60):
         tip = PEGS.tip(env.engine.qpos)
         lower = PEGS.tool(env.engine.qpos)[0] - np.array([0.0, 0.0, 0.05])
-        env.step(torch.from_numpy(expert._motion.actions(env.state.target["arm"], lower, expert._down[None], 0.01)))
+        env.step(torch.from_numpy(expert._motion.actions(env.state.target["arm"], lower, DOWNWARD[None], 0.01)))
     after, tip = env.engine.qpos[0], PEGS.tip(env.engine.qpos)[0]
     np.testing.assert_allclose(after[-3:], qpos[0, -3:], atol=5e-4)
     np.testing.assert_allclose(after[7:9], qpos[0, 7:9], atol=5e-4)  # nor does the peg slip in the hand
