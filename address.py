@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from .errors import UsageError
@@ -22,6 +24,14 @@ def split_options(address: str) -> tuple[str, dict[str, str]]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"option {twice[0]!r} stands twice in {address!r}")
     return head, dict(pairs)
+
+
+def value_of(text: str) -> Any:
+    """The value of an option: as JSON has it, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def with_option(address: str, name: str, value: str) -> str:

@@ -24,10 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 
+from ..address import with_option
 from ..errors import UsageError, unknown_name
 from ..sim.randomization import Randomization, Term
 from .evaluate import Acts, evaluate
@@ -95,9 +95,10 @@ class Grid:
         for values in itertools.product(*(axis.values for axis in self.axes)):
             pairs = list(zip(self.axes, values, strict=True))
             terms = tuple(axis.term(value) for axis, value in pairs if axis.what)
-            options = {axis.option: value for axis, value in pairs if axis.option and value != ""}
-            joint = "&" if "?" in task else "?"
-            name = f"{task}{joint}{urlencode(options)}" if options else task
+            name = task
+            for axis, value in pairs:
+                if axis.option and value != "":
+                    name = with_option(name, axis.option, str(value))
             result.append(Point(values, name, Randomization((*self.terms.terms, *terms))))
         return result
 

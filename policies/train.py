@@ -206,9 +206,8 @@ class _Run:
 
     def _log(self) -> None:
         values = {"seconds": self.seconds, **self.episodes.take(), **self._require_finite(self.metrics.means())}
-        values |= worlds_metrics(self.env)
-        if lost := getattr(self.env, "lost_workers", 0):
-            values["train/lost_workers"] = float(lost)
+        if hasattr(self.env, "metrics"):  # what the worlds themselves have to say
+            values |= self.env.metrics()
         self.metrics.clear()
         self.folder.write_metrics(self.steps, values)
         self.next_log = _next_multiple(self.steps, self.run.steps, self.run.log_points)
@@ -448,14 +447,6 @@ def trained_ranges(env: Any) -> dict[str, Any] | None:
     """The ranges that the worlds draw from now: those of `adr.json`, where they adapt."""
     search = getattr(env, "adr", None)
     return randomization_of(env) if search is None else search.ranges().to_json()
-
-
-def worlds_metrics(env: Any) -> dict[str, float]:
-    """What the worlds themselves have to say: how many broke since the run began, and where adaptive ranges stand."""
-    if hasattr(env, "metrics"):
-        return env.metrics()
-    bad = getattr(env, "bad_worlds", None)
-    return {} if bad is None else {"train/bad_worlds": float(bad)}
 
 
 def _config(algorithm: str, task: str, chosen: Recipe, env, device: torch.device) -> dict[str, Any]:

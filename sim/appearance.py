@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..keyed import Stream
-from .physics_terms import default, names_of
+from .physics_terms import default, names_of, operate
 from .randomization import Randomization, Term, match
 from .task import Key
 from .whats import WHATS
@@ -97,7 +97,7 @@ def _colour(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, ...]]
 
     def apply(values: Values, drawn: np.ndarray, key: Key) -> None:
         shown = values["geom_rgba"][:, rows, :3]
-        values["geom_rgba"][:, rows, :3] = np.clip(_operate(term, shown, drawn.reshape(shown.shape)), 0.0, 1.0)
+        values["geom_rgba"][:, rows, :3] = np.clip(operate(term, shown, drawn.reshape(shown.shape)), 0.0, 1.0)
 
     return apply, ("geom_rgba",)
 
@@ -132,7 +132,7 @@ def _diffuse(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, ...]
     def apply(values: Values, drawn: np.ndarray, key: Key) -> None:
         every = np.concatenate([values["light_diffuse"], values[_HEADLIGHT][:, None]], axis=1)  # (n, lights + 1, 3)
         old = every[:, rows]
-        every[:, rows] = _operate(term, old, drawn.reshape(old.shape))
+        every[:, rows] = operate(term, old, drawn.reshape(old.shape))
         values["light_diffuse"][:], values[_HEADLIGHT][:] = every[:, :lamps], every[:, lamps]
 
     return apply, ("light_diffuse", _HEADLIGHT)
@@ -153,7 +153,7 @@ def _field(model: mujoco.MjModel, term: Term) -> tuple[Change, tuple[str, ...]]:
         if term.what == "camera_rot":
             values[field][:, rows] = _turned(old, drawn.reshape(len(drawn), -1, 3))
             return
-        new = _operate(term, old, drawn.reshape(old.shape))
+        new = operate(term, old, drawn.reshape(old.shape))
         if term.what == "light_dir":
             new = new / np.maximum(np.linalg.norm(new, axis=-1, keepdims=True), 1e-9)
         values[field][:, rows] = new
@@ -213,12 +213,6 @@ def _default(model: mujoco.MjModel, field: str) -> np.ndarray:
         of_material = (model.geom_matid >= 0) & (value == _UNCOLOURED).all(axis=1)
         value[of_material] = model.mat_rgba[model.geom_matid[of_material]]
     return value
-
-
-def _operate(term: Term, value: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    if term.operation == "scale":
-        return value * drawn
-    return value + drawn if term.operation == "add" else drawn
 
 
 def _turned(quat: np.ndarray, rotation: np.ndarray) -> np.ndarray:

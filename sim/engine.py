@@ -84,7 +84,7 @@ class Engine(ABC):
         self.state = after = self._advance(before, ctrl, wrench)  # (N, state)
         elapsed = after[:, 0] - before[:, 0]
         short = np.vdot(self._period, self._period) - np.vdot(elapsed, elapsed)
-        # not vdot: of many worlds it takes BLAS's threads, which then spin for longer than it saves
+        # of so many numbers vdot would take BLAS's threads, which then spin for longer than they save
         if np.einsum("ns,ns->", after, after) < _LARGEST**2 and abs(short) < 1e-9:  # False for NaN too; all is well
             return None
         fine = (np.abs(after) < _LARGEST).all(axis=1) & (np.abs(elapsed - self._period) < 1e-6)

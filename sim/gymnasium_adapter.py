@@ -31,12 +31,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ..action import control_value
-from ..address import split_options, without_workers
+from ..address import split_options, value_of, without_workers
 from ..batch import Step
 from ..errors import PoiseError, RunError, SpecError, UsageError
 from ..keyed import Stream
 from ..spec import Spec
-from .gymnasium_ids import argument, gymnasium_call, hides_place, register_id, unknown_id
+from .gymnasium_ids import gymnasium_call, hides_place, register_id, unknown_id
 from .gymnasium_spaces import Groups, action_term
 from .open_episodes import OpenEpisodes, fingerprint
 from .randomization import Randomization
@@ -71,7 +71,7 @@ def make_gym(id: str, num_envs: int, seed: int = 0, render_mode: str | None = No
         if workers:
             raise UsageError(f"gym:{id}: Atari's consoles are stepped in this process, so leave workers={workers} out")
         return _atari(id, num_envs, options, seed, training)
-    arguments = {name: argument(text) for name, text in options.items()}
+    arguments = {name: value_of(text) for name, text in options.items()}
     if render_mode:  # not every environment takes the argument
         arguments["render_mode"], workers = render_mode, 0
     try:
@@ -245,6 +245,11 @@ class GymVecEnv:
     def first(self) -> Any:
         """The first world without its wrappers, for those who draw it; of a VectorEnv of single environments."""
         return self._env.envs[0].unwrapped  # pyright: ignore[reportAttributeAccessIssue]
+
+    def metrics(self) -> dict[str, float]:
+        """What a training run logs of its worlds: those that broke so far, and workers that were lost, if any."""
+        lost = {"train/lost_workers": float(self.lost_workers)} if self.lost_workers else {}
+        return {"train/bad_worlds": float(self.bad_worlds), **lost}
 
     @property
     def lost_workers(self) -> int:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import gymnasium
 import numpy as np
@@ -26,9 +25,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ..address import with_option
 from ..errors import UsageError
 from ..spec import NEVER_IN_POLICY_FILE, Spec
-from .make import TASKS, load_task
+from .make import TASKS, load_task, randomization_of
 
 if TYPE_CHECKING:
     from .task_env import TaskEnv
@@ -128,7 +128,6 @@ class PoiseVectorEnv(VectorEnv):
         self.single_observation_space, self.single_action_space = observation_space(spec), _action_space(spec)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._started = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
@@ -196,10 +195,11 @@ def _hidden(spec: Spec, obs: Mapping[str, Any], world: int | slice = slice(None)
 
 
 def _make(task: str, num_envs: int, randomize: Any, threads: int, options: Mapping[str, Any]) -> TaskEnv:
-    from .make import randomization_of
     from .task_env import TaskEnv
 
-    made = load_task(f"{task}?{urlencode(options)}" if options else task)
+    for option, value in options.items():
+        task = with_option(task, option, str(value))
+    made = load_task(task)
     return TaskEnv(made, num_envs, randomization_of(randomize, made), 0, threads)
 
 

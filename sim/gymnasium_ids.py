@@ -11,7 +11,6 @@ import difflib
 import importlib
 import importlib.util
 import io
-import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -96,14 +95,6 @@ def gymnasium_call(id: str, arguments: Mapping[str, Any], randomization: Randomi
     if sendable:
         known["spec"] = _sendable(gymnasium.spec(id))
     return EnvCall("poise.sim.gymnasium_ids:make_env", known)
-
-
-def argument(text: str) -> Any:
-    """The value of an option: as JSON has it, else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def unknown_id(id: str, error: Exception) -> UsageError:

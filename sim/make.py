@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from ..address import split_options
+from ..address import split_options, value_of
 from ..errors import UsageError, unknown_name
 from ..robots import ROBOTS
 from .adr import AdaptiveRandomization, adaptive
@@ -181,24 +180,15 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
         if isinstance(own := _attribute(randomize), Randomization):
             return own
         raise UsageError(f"{randomize} should be a Randomization, not {own!r}")
-    if isinstance(randomize, str) and split_options(randomize)[0] == "adr":
+    if isinstance(randomize, str) and randomize.partition("?")[0] == "adr":
         if task is None:
             raise UsageError("ranges adapt in Poise's own tasks, not in another simulator's")
-        return adaptive(task.randomization, _numbers(randomize))
+        return adaptive(
+            task.randomization, {name: value_of(text) for name, text in split_options(randomize)[1].items()}
+        )
     if randomize == "default":
         return task.randomization if task else Randomization()
     return Randomization.load(os.fspath(randomize))
-
-
-def _numbers(name: str) -> dict[str, Any]:
-    """The options after a name, as JSON has them: numbers, else texts."""
-    settings = {}
-    for option, text in split_options(name)[1].items():
-        try:
-            settings[option] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[option] = text
-    return settings
 
 
 def _imported(name: str) -> Callable[..., Task]:

@@ -87,7 +87,7 @@ def _mass(model: mujoco.MjModel, term: Term) -> Change:
 
     def apply(values: Values, drawn: np.ndarray) -> None:
         old = values["body_mass"][:, rows]
-        new = _operate(term, old, drawn)
+        new = operate(term, old, drawn)
         values["body_mass"][:, rows] = new
         values["body_inertia"][:, rows] *= (new / old)[:, :, None]  # the same shape, made of another material
 
@@ -223,7 +223,7 @@ def _gain(model: mujoco.MjModel, term: Term) -> Change:
 
     def apply(values: Values, drawn: np.ndarray) -> None:
         old = values["actuator_gainprm"][:, rows, 0]
-        new = _operate(term, old, drawn)
+        new = operate(term, old, drawn)
         values["actuator_gainprm"][:, rows, 0] = new
         values["actuator_biasprm"][:, rows, 1] *= new / old  # -kp of a position servo, 0 of a motor
 
@@ -237,7 +237,7 @@ def _servo_damping(model: mujoco.MjModel, term: Term) -> Change:
 
     def apply(values: Values, drawn: np.ndarray) -> None:
         bias = values["actuator_biasprm"]
-        bias[:, rows, 2] = -_operate(term, -bias[:, rows, 2], drawn)
+        bias[:, rows, 2] = -operate(term, -bias[:, rows, 2], drawn)
 
     return Change(len(rows), ("actuator_biasprm",), apply)
 
@@ -267,7 +267,7 @@ def _option(model: mujoco.MjModel, term: Term) -> Change:
     field = f"opt.{term.what}"
 
     def apply(values: Values, drawn: np.ndarray) -> None:
-        values[field] = _operate(term, values[field], drawn.reshape(values[field].shape))
+        values[field] = operate(term, values[field], drawn.reshape(values[field].shape))
 
     return Change(WHATS[term.what].numbers, (field,), apply)
 
@@ -314,12 +314,13 @@ def _rows_of(model: mujoco.MjModel, term: Term, field: str, rows: np.ndarray, co
     _check_defaults(term, getattr(model, field)[None][where][0])
 
     def apply(values: Values, drawn: np.ndarray) -> None:
-        values[field][where] = _operate(term, values[field][where], drawn)
+        values[field][where] = operate(term, values[field][where], drawn)
 
     return Change(len(rows), (field,), apply)
 
 
-def _operate(term: Term, value: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def operate(term: Term, value: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The default `value` as a term of its operation has it with the drawn numbers."""
     if term.operation == "scale":
         return value * drawn
     return value + drawn if term.operation == "add" else np.broadcast_to(drawn, value.shape)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from poise.errors import UsageError, unknown_name
+from poise.errors import UsageError
 from poise.policies.learner import restart
 from poise.policies.recipes import recipe
 from poise.policies.train import EpisodeStatistics, MetricMeans
 from poise.sim.make import make
+from poise.tests.benchmarks.row_process import rows_apart
 
 Side = Callable[[int], float]  # makes so many steps and the updates that go with them, gives CPU-milliseconds for one
 
@@ -204,20 +204,7 @@ PAIRS = (
 
 def rows(seconds: float = 60.0, only: str = "") -> list[dict[str, Any]]:
     """The table, each pair measured for about that many seconds: one dict a line, JSON values only."""
-    chosen = [pair for pair in PAIRS if only in pair.what]
-    if not chosen:
-        raise unknown_name("benchmark", only, [pair.what for pair in PAIRS])
-    return [_in_own_process(pair, seconds) for pair in chosen]
-
-
-def _in_own_process(pair: Pair, seconds: float) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-P", __file__, "--row", pair.what, str(seconds)], stdout=subprocess.PIPE, text=True
-    )
-    last = (done.stdout.splitlines() or [f"the row {pair.what!r} ended with code {done.returncode}"])[-1]
-    if done.returncode != 0:
-        raise UsageError(last)
-    return json.loads(last)
+    return rows_apart(__file__, PAIRS, seconds, only)
 
 
 def _measure(pair: Pair, seconds: float) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,10 +25,11 @@ import numpy as np
 import torch
 from mujoco.rollout import Rollout
 
-from poise.errors import UsageError, unknown_name
+from poise.errors import UsageError
 from poise.sim.make import load_task, make
 from poise.sim.randomization import Randomization
 from poise.sim.task_env import TaskEnv
+from poise.tests.benchmarks.row_process import rows_apart
 
 _CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
 Side = Callable[[int], float]  # takes about that many environment steps, gives environment steps a second
@@ -210,20 +210,7 @@ PAIRS = (
 
 def rows(seconds: float = 30.0, only: str = "") -> list[dict[str, Any]]:
     """The table, each pair measured for about that many seconds: one dict a line, JSON values only."""
-    chosen = [pair for pair in PAIRS if only in pair.what]
-    if not chosen:
-        raise unknown_name("benchmark", only, [pair.what for pair in PAIRS])
-    return [_in_own_process(pair, seconds) for pair in chosen]
-
-
-def _in_own_process(pair: Pair, seconds: float) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-P", __file__, "--row", pair.what, str(seconds)], stdout=subprocess.PIPE, text=True
-    )
-    last = (done.stdout.splitlines() or [f"the row {pair.what!r} ended with code {done.returncode}"])[-1]
-    if done.returncode != 0:
-        raise UsageError(last)
-    return json.loads(last)
+    return rows_apart(__file__, PAIRS, seconds, only)
 
 
 def measure(pair: Pair, seconds: float, share: float = 1.0) -> dict[str, Any]:
