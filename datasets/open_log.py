@@ -1,0 +1,56 @@
+"""Which layout a file or folder has, and its reader and writer.
+
+A layout is one module of layouts/ with three functions:
+
+    recognize(path) -> bool            whether the path is of this layout: by structure, never by name alone
+    read(path) -> Log                  raises DatasetError naming what was expected and what was found
+    write(path, log) -> list[str]      what the layout cannot hold, a line each; absent for layouts that are import only
+
+Layouts exclude each other, so that a path has one layout or none; `--layout` decides where a file is ambiguous.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import DatasetError, unknown_name
+from .log import Log
+
+LAYOUTS: dict[str, str] = {
+    "robomimic": "robomimic",
+}  # name -> module of layouts/
+
+
+def layout(name: str) -> ModuleType:
+    """The module of a layout.
+
+    Raises:
+        UsageError: there is no such layout.
+    """
+    if name not in LAYOUTS:
+        raise unknown_name("layout", name, LAYOUTS)
+    return importlib.import_module(f".layouts.{LAYOUTS[name]}", __package__)
+
+
+def detect(path: Path) -> str:
+    """The name of the one layout that `path` has."""
+    if not path.exists():
+        raise DatasetError(f"no such file or folder: {path}")
+    found = [name for name in LAYOUTS if layout(name).recognize(path)]
+    if len(found) != 1:
+        what = f"is of several layouts ({', '.join(found)})" if found else "is of no layout that Poise knows"
+        raise DatasetError(f"{path} {what}; say which with --layout: {', '.join(LAYOUTS)}")
+    return found[0]
+
+
+def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Log:
+    """The log at `path`, of its own layout or of the one told.
+
+    Raises:
+        DatasetError: it cannot be read, or its layout is not one alone.
+    """
+    place = Path(path)
+    return layout(layout_name or detect(place)).read(place)
