@@ -50,7 +50,7 @@ def spec_of(log: Log, mapping: ObsMapping | None = None) -> Spec:
 
 def _term(key: str, column, log: Log) -> ObsTerm:
     image = column.dtype == np.uint8 and len(column.shape) == 4
-    return ObsTerm(key, tuple(column.shape[1:]), source="unknown", **({"dtype": "uint8"} if image else {}))
+    return ObsTerm(key, tuple(column.shape[1:]), dtype="uint8" if image else "float32")
 
 
 def _control_dt(log: Log) -> float:
