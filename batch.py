@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import UsageError
+
 
 @dataclass(frozen=True)
 class Step:
@@ -46,8 +48,8 @@ class Batch:
 
     obs: Mapping[str, Tensor]  # group -> (B, ..., dim)
     action: Tensor  # (B, ..., A) in [-1, 1], or (B, ..., 1) int64 for discrete
-    reward: Tensor  # (B, ...)
-    next_obs: Mapping[str, Tensor]
+    reward: Tensor  # (B, ...); NaN where imitation was asked for, which reads none
+    next_obs: Mapping[str, Tensor]  # empty where imitation was asked for
     terminated: Tensor  # (B, ...) bool: the task ended here, its value is zero
     truncated: Tensor  # (B, ...) bool: time ran out here, the value goes on
     mask: Tensor | None = None  # (B, ...) bool: False marks rows that are no transition
@@ -55,8 +57,9 @@ class Batch:
     weight: Tensor | None = None  # (B, ...) importance weight of a row in the loss
     rows: Tensor | None = None  # (B,) where the buffer keeps them, for priorities
     origin: Tensor | None = None  # (B,) which source of a Mix
-    next_action: Tensor | None = None  # (B, ..., A)
-    mc_return: Tensor | None = None  # (B, ...)
+    next_action: Tensor | None = None  # (B, ..., A) what the data did at `next_obs`; where it terminated, any action
+    mc_return: Tensor | None = None  # (B, ...) discounted rewards from here to the recorded end of the episode
+    action_mask: Tensor | None = None  # (B, ..., H) bool: False where a chunk runs beyond the episode's end
     extras: Mapping[str, Tensor] = field(default_factory=dict)  # what act() stored: log_prob, value, …
 
     @property
@@ -83,11 +86,30 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
-    """What an algorithm asks of a buffer; the buffer refuses what it cannot give."""
+    """What an algorithm asks of a source of batches; a source refuses what it cannot give, and says why.
 
-    batch_size: int  # rows; 0 asks for everything the buffer holds, in order
-    length: int = 1  # consecutive steps a row; above 1 the batch leads with (B, T)
+    Legend of a row that belongs to step t: it shows steps t - obs_horizon + 1 ... t + length - 1 of one episode, T of
+    them; where those before the first or after the last step are meant, that step is repeated and `Batch.mask` False.
+    """
+
+    batch_size: int  # rows; 0 asks for everything the source holds, in order
+    length: int = 1  # consecutive steps from a row's own on; T above 1 makes the batch lead with (B, T)
+    obs_horizon: int = 1  # consecutive steps up to a row's own, for policies that read several
+    action_horizon: int = 1  # above 1, `action` is chunks (B, ..., H, A): a step's action and those after it
+    imitation: bool = False  # obs and action are all that is read: files without rewards and successors serve too
     n_step: int = 1  # rewards summed in a row, fewer where an episode or the buffer ends: Batch.steps says how many
-    discount: float = 1.0  # of each further reward of an n-step row
+    discount: float = 1.0  # of each further reward of an n-step row, and of mc_return
+    next_action: bool = False  # Batch.next_action too
+    mc_return: bool = False  # Batch.mc_return too
+    goal: str = ""  # goals instead of the recorded: final | future | geometric, see datasets/goals.py; "" keeps them
+    goal_share: float = 1.0  # of the rows that get such a goal
+    goal_discount: float = 0.99  # geometric: the goal lies k steps ahead with probability in proportion to this^k
     priority: float = 0.0  # rows are drawn in proportion to their priority to this power; 0 draws uniformly
     importance: float = 0.0  # Batch.weight undoes the preference to this power; 1 undoes it wholly
+
+    def refuse_beyond(self, source: str, *given: str) -> None:
+        """Raise UsageError where more is asked for than the fields `given`, which are what `source` can give."""
+        for f in fields(self):
+            if f.name not in given and f.name != "batch_size" and getattr(self, f.name) != f.default:
+                raise UsageError(f"{source} cannot give {f.name} {getattr(self, f.name)!r}; "
+                                 f"of a Sample it knows batch_size, {', '.join(given)}")  # fmt: skip

@@ -44,8 +44,7 @@ class OfflineDataset:
 
     def sample(self, request: Sample, rng: np.random.Generator) -> Batch:
         """Transitions drawn uniformly, with replacement."""
-        if request.length != 1 or request.n_step != 1 or request.priority:
-            raise UsageError(f"this dataset gives single transitions; asked for {request}")
+        request.refuse_beyond("this dataset", "discount", "imitation")
         rows = torch.from_numpy(rng.integers(0, self.num_rows, request.batch_size)).to(self.device)
         return Batch(
             obs={g: x[rows] for g, x in self._obs.items()},

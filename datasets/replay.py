@@ -48,6 +48,7 @@ from .segments import check_coverage, manifest_contents, read_tensors, write_ten
 from .side_queue import SideQueue
 
 FORMAT = 2
+GIVEN = ("n_step", "discount", "priority", "importance", "imitation")  # of a Sample
 PRIORITIES = {"leaves": ((-1,), torch.float64), "largest": ((2,), torch.float64)}  # in their file
 
 
@@ -95,6 +96,7 @@ class Replay:
         self._folder: Path | None = None  # where the segments lie
         self._segments: list[dict[str, Any]] = []  # {"file", "first", "end", "bytes", "crc32"}
         self._saves = 0
+        self._request: Sample | None = None  # the last that was looked through
 
     def _empty(self, *shape: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)  # memory is taken as rows come
@@ -187,10 +189,11 @@ class Replay:
         """Transitions drawn with replacement, or with batch_size 0 all of them, oldest first.
 
         Raises:
-            UsageError: more rows asked for than there are, or sequences.
+            UsageError: more rows asked for than there are, or sequences, goals and the like.
         """
-        if request.length != 1:
-            raise UsageError(f"a replay gives single transitions; asked for sequences of length {request.length}")
+        if request is not self._request:
+            request.refuse_beyond("a replay of single transitions", *GIVEN)
+            self._request = request
         if request.batch_size > self._num_valid:
             raise UsageError(f"asked for a batch of {request.batch_size}, but the replay holds {self._num_valid} "
                              f"transitions; collect more before learning (learning_starts)")  # fmt: skip

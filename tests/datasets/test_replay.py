@@ -185,7 +185,7 @@ def test_refuses_more_than_it_holds_and_what_it_cannot_give():
     worlds.play(replay, ["", ""])
     with pytest.raises(UsageError, match="batch of 3, but the replay holds 2"):
         replay.sample(Sample(3), rng())
-    with pytest.raises(UsageError, match="sequences of length 4"):
+    with pytest.raises(UsageError, match="cannot give length 4"):
         replay.sample(Sample(2, length=4), rng())
     with pytest.raises(UsageError, match="log_prob"):
         replay.add({}, torch.zeros(2, 2), {"log_prob": torch.zeros(2)}, Step({}, {}, *[torch.zeros(2)] * 3))
