@@ -73,7 +73,7 @@ class Episode:
     @property
     def steps(self) -> int:
         """T, by the actions; or by any column where a file holds none."""
-        column = self.columns.get("actions") or next(iter(self.columns.values()), None)
+        column = self.columns.get("actions", next(iter(self.columns.values()), None))
         return column.shape[0] if column is not None else 0
 
     def keys(self, group: str) -> list[str]:

@@ -1,12 +1,35 @@
-"""OfflineDataset: demonstrations as a source of batches.
+"""OfflineDataset: demonstrations of one or more files as a source of batches.
 
-Legend: S steps of all episodes, B batch.
+    data = load(["expert.hdf5", "human.hdf5:train"], weights=[1, 3])
+    batch = data.sample(Sample(256, length=10, imitation=True), rng)
+
+Steps of all episodes lie one after the other, S of them; a sample is rows of them, and what belongs to a row is put
+together from the steps around it, none beyond its episode:
+
+    window           steps t - obs_horizon + 1 … t + length - 1; where there is none, the first or last, mask False
+    stacked frames   a group with history h in the Spec is h frames along the last axis, oldest first, zeros before the
+                     episode's first, as history.py stacks them at deployment
+    action chunk     the step's action and those after it, the last repeated, action_mask False there
+    n-step row       reward = sum_i discount^i r_{t+i} over `steps` <= n rewards, fewer where the episode ends or
+                     terminates; next_obs and terminated are those of the last of them
+    goal             goals.py
+    next_action      the action of the next step; of a step that terminated, its own
+    mc_return        discounted rewards to the recorded end of the episode, nothing beyond a truncation
+
+All that varies is drawn from `rng`, so the same generator gives the same batches, and its state is all there is to
+save. A step that has no known successor (the last of an episode without `next_obs` that did not terminate) is shown to
+imitation alone. The steps lie in memory (memory_store.py), or in the files where they are larger (mapped_store.py).
+
+Legend: S steps, E episodes, B batch, T window, A action, H chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,69 +38,276 @@ from torch import Tensor
 from ..batch import Batch, Sample
 from ..errors import DatasetError, UsageError
 from ..spec import Spec
+from .goals import GoalReward, goal_steps
 from .log import Episode, Log
-from .log_spec import ObsMapping, spec_of
+from .log_arrays import ENDS, LogArrays, action_scales
+from .log_spec import ObsMapping, default_mapping, spec_of
+from .memory_store import MemoryStore
+from .mix import checked_weights, shares
+from .step_index import Pool, StepIndex
+
+GIVEN = ("length", "obs_horizon", "action_horizon", "imitation", "n_step", "discount", "next_action", "mc_return",
+         "goal", "goal_share", "goal_discount")  # fmt: skip
+
+
+class Places(NamedTuple):
+    """Steps that a batch shows, and of the episode of each its first step, the last that may be shown, and the last."""
+
+    steps: np.ndarray  # (B,) or (B, T)
+    first: np.ndarray  # (B,) or (B, 1)
+    stop: np.ndarray
+    last: np.ndarray
 
 
 class OfflineDataset:
-    """The steps of one or more logs, in memory on one device. `sample(request, rng) -> Batch`."""
+    """The steps of some logs, from `episodes` of each (all unless told), on one device.
 
-    def __init__(self, logs: Sequence[Log], mapping: ObsMapping | None = None, device: torch.device | str = "cpu"):
+    mapping: which keys make which observation group, the same of every log; see log_spec.py.
+    task: the Spec of the task that the data is of; the data must fit it, and it becomes the dataset's.
+    weights: shares of the logs in every batch; without them every step is as likely as any other.
+    ends: what `dones` of unknown kind are, "terminated" or "truncated".
+    actions: what to do with actions beyond [-1, 1]: "checked" refuses, "clip", "scale" by the range of the data.
+    goal_reward: (achieved, goal) -> reward, for rows with goals in hindsight.
+    """
+
+    def __init__(self, logs: Sequence[Log], mapping: ObsMapping | None = None, device: torch.device | str = "cpu", *,
+                 episodes: Sequence[Sequence[Episode]] | None = None, task: Spec | None = None,
+                 weights: Sequence[float] | None = None, ends: str = "", actions: str = "checked",
+                 goal_reward: GoalReward | None = None):  # fmt: skip
         if not logs:
             raise UsageError("a dataset needs at least one file")
-        self.spec: Spec = spec_of(logs[0], mapping)
-        self.device = torch.device(device)
-        keys = mapping or {group: [group if "poise_spec" in logs[0].attributes else t.name for t in terms]
-                           for group, terms in self.spec.observations.items()}  # fmt: skip
-        episodes = [episode for log in logs for episode in log.episodes]
-        self._obs = {g: self._together(episodes, [f"obs/{k}" for k in ks]) for g, ks in keys.items()}
-        self._next = {g: self._together(episodes, [f"next_obs/{k}" for k in ks]) for g, ks in keys.items()}
-        self._action = self._together(episodes, ["actions"])
-        self._reward = self._together(episodes, ["rewards"])
-        self._terminated = self._together(episodes, ["terminations"]).bool()
-        self._truncated = self._together(episodes, ["truncations"]).bool()
+        if ends not in ENDS:
+            raise UsageError(f"ends can be terminated or truncated, not {ends!r}")
+        self.device, self._goal_reward = torch.device(device), goal_reward
+        chosen = [[e for e in es if e.steps > 0] for es in (episodes or [log.episodes for log in logs])]
+        if empty := [log for log, es in zip(logs, chosen, strict=True) if not es]:
+            raise DatasetError(f"{empty[0].path} holds no episode with a step")
+        spec = spec_of(logs[0], mapping, task)
+        pairs = list(zip(logs, chosen, strict=True))
+        scales, self.spec, notes = action_scales(pairs, spec, actions, task is not None)
+        self.notes: tuple[str, ...] = (*dict.fromkeys(note for log in logs for note in log.notes), *notes)
+        parts = [LogArrays(log, es, _keys(log, mapping, self.spec), self.spec, scale, ends)
+                 for (log, es), scale in zip(pairs, scales, strict=True)]  # fmt: skip
+        self._weights = None if weights is None else checked_weights(weights, len(logs))
+        self._index = StepIndex(parts)
+        self._store = MemoryStore(parts, self.spec, self.device)
+        self._stacked = {g: h for g in self.spec.observations if (h := self.spec.history(g)) > 1}
+        self._names = ("action", *(f"obs/{g}" for g in self.spec.observations if g not in self._stacked))
+        self._moves = self.device.type != "cpu"
+        self._nan = torch.full((), np.nan, device=self.device)
+        self._never = torch.zeros((), dtype=torch.bool, device=self.device)
+        self._request: Sample | None = None  # the last that came, and what was made of it
+        self._pool: Pool | None = None
+
+    # ---- what is there -------------------------------------------------------------------------
 
     @property
     def num_rows(self) -> int:
-        """Transitions that can be sampled."""
-        return len(self._action)
+        """Steps, each of which imitation may draw."""
+        return len(self._index)
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self._index.last)
+
+    def episode_returns(self) -> np.ndarray:
+        """(E,) sums of rewards."""
+        self._index.require_rewards()
+        return np.add.reduceat(self._index.reward.astype(np.float64), self._index.first)
+
+    def blocks(self, rows: int = 8192) -> Iterator[Batch]:
+        """All steps in order, `rows` at a time, as imitation sees them: for statistics of what does not fit memory."""
+        request, rng = Sample(0, imitation=True), np.random.default_rng(0)
+        pool = self._index.pool(request)
+        for start in range(0, self.num_rows, rows):
+            yield self._gather(np.arange(start, min(start + rows, self.num_rows)), request, pool, rng)
+
+    # ---- sampling ------------------------------------------------------------------------------
 
     def sample(self, request: Sample, rng: np.random.Generator) -> Batch:
-        """Transitions drawn uniformly, with replacement."""
-        request.refuse_beyond("this dataset", "discount", "imitation")
-        rows = torch.from_numpy(rng.integers(0, self.num_rows, request.batch_size)).to(self.device)
-        return Batch(
-            obs={g: x[rows] for g, x in self._obs.items()},
-            action=self._action[rows],
-            reward=self._reward[rows],
-            next_obs={g: x[rows] for g, x in self._next.items()},
-            terminated=self._terminated[rows],
-            truncated=self._truncated[rows],
-            rows=rows,
+        """Rows drawn uniformly with replacement, by file where files have weights; all in order with batch_size 0.
+
+        Raises:
+            UsageError: the request asks for what no dataset gives.
+            DatasetError: it asks for what these files do not hold.
+        """
+        if request is not self._request or self._pool is None:
+            request.refuse_beyond("a dataset", *GIVEN)
+            self._refuse_goals(request)
+            self._request, self._pool = request, self._index.pool(request)
+        pool, borders = self._pool, self._index.borders
+        if request.batch_size == 0:
+            rows = np.arange(self.num_rows)
+            rows = rows[rows <= pool.stop[self._index.episode]]
+        elif self._weights is None:
+            rows = self._draw(request.batch_size, 0, self.num_rows, pool, rng)
+        else:
+            counts = shares(request.batch_size, self._weights, rng)
+            logs = zip(counts, borders[:-1].tolist(), borders[1:].tolist(), strict=True)
+            rows = np.concatenate([self._draw(count, low, high, pool, rng) for count, low, high in logs])
+        return self._gather(rows, request, pool, rng)
+
+    def _draw(self, count: int, low: int, high: int, pool: Pool, rng: np.random.Generator) -> np.ndarray:
+        """`count` rows of low … high - 1; those that the pool leaves out are drawn again."""
+        rows = rng.integers(low, high, (count,))
+        if not pool.whole:
+            while len(bad := (rows > pool.stop.take(self._index.episode.take(rows))).nonzero()[0]) > 0:
+                rows[bad] = rng.integers(low, high, len(bad))
+        return rows
+
+    def _refuse_goals(self, request: Sample) -> None:
+        if not request.goal:
+            return
+        goal_steps(request.goal, np.zeros(1, int), np.zeros(1, int), request.goal_discount, np.random.default_rng(0))
+        if request.n_step > 1 or request.mc_return:
+            raise UsageError("goals in hindsight change the rewards of every step: ask for n_step 1, and no mc_return")
+        if not request.imitation and self._goal_reward is None:
+            raise UsageError("goals in hindsight need the task's reward: OfflineDataset(…, goal_reward=(achieved, goal)"
+                             " -> reward); imitation needs none")  # fmt: skip
+        if request.goal_share < 1.0 and "goal" not in self.spec.observations:
+            raise UsageError("these files hold no goals, so goal_share must be 1")
+
+    # ---- putting a batch together --------------------------------------------------------------
+
+    def _gather(self, rows: np.ndarray, request: Sample, pool: Pool, rng: np.random.Generator) -> Batch:
+        index = self._index
+        episode = index.episode.take(rows)
+        at = Places(rows, index.first.take(episode), pool.stop.take(episode), index.last.take(episode))
+        optional: dict[str, Any] = {"rows": torch.from_numpy(rows)}
+        if request.length + request.obs_horizon > 2:
+            offsets = np.arange(1 - request.obs_horizon, request.length)
+            steps, mask = index.window(rows, at.first, at.stop, offsets)  # (B, T)
+            at = Places(steps, at.first[:, None], at.stop[:, None], at.last[:, None])
+            optional["mask"] = self._to(mask)
+        if request.action_horizon > 1:
+            chunk, within = index.window(at.steps, at.first, at.last, np.arange(request.action_horizon))  # (…, H)
+            obs, action = self._obs(at), self._store.take(("action",), chunk)["action"]  # (…, H, A)
+            optional["action_mask"] = self._to(within)
+        else:
+            obs, action = self._obs_and_action(at)
+        if request.mc_return:
+            optional["mc_return"] = self._to(index.returns(request.discount).take(at.steps))
+        if len(index.borders) > 2:
+            optional["origin"] = self._to(index.origin(rows))
+        if request.imitation:
+            told = self._imitation(at, request, optional)
+        else:
+            told = self._transition(at, request, optional, obs)
+        batch = Batch(obs, action, *told, **optional)
+        return self._in_hindsight(batch, at, request, rng) if request.goal else batch
+
+    def _imitation(self, at: Places, request: Sample, optional: dict[str, Any]) -> tuple[Any, ...]:
+        """What imitation does not read: reward, next_obs, terminated, truncated."""
+        if request.next_action:
+            optional["next_action"] = self._actions(np.minimum(at.steps + 1, at.last))
+        never = self._never.expand(at.steps.shape)
+        return self._nan.expand(at.steps.shape), {}, never, never
+
+    def _transition(
+        self, at: Places, request: Sample, optional: dict[str, Any], obs: dict[str, Tensor]
+    ) -> tuple[Any, ...]:
+        """reward, next_obs, terminated, truncated of rows of up to n steps."""
+        index, last = self._index, at
+        if request.n_step > 1:
+            rows, count, reward = index.accumulate(at.steps, at.stop, request.n_step, request.discount)
+            last, optional["steps"] = at._replace(steps=rows), self._to(count)
+        else:
+            reward = index.reward.take(at.steps)
+        if request.next_action:
+            optional["next_action"] = self._actions(np.minimum(last.steps + 1, at.last))
+        next_obs = self._successors(last, obs if last is at else self._stacks(last))
+        return (self._to(reward), next_obs, self._to(index.terminated.take(last.steps)),
+                self._to(index.truncated.take(last.steps)))  # fmt: skip
+
+    def _obs_and_action(self, at: Places) -> tuple[dict[str, Tensor], Tensor]:
+        found = self._store.take(self._names, at.steps)
+        action = found.pop("action")
+        obs = {name.removeprefix("obs/"): value for name, value in found.items()}
+        return (obs | self._stacks(at) if self._stacked else obs), action
+
+    def _obs(self, at: Places) -> dict[str, Tensor]:
+        return self._obs_and_action(at)[0]
+
+    def _actions(self, steps: np.ndarray) -> Tensor:
+        return self._store.take(("action",), steps)["action"]
+
+    def _stacks(self, at: Places) -> dict[str, Tensor]:
+        """The groups with a history at steps (…): frames along the last axis, oldest first, zeros before the first."""
+        return {group: self._stack(group, at, history) for group, history in self._stacked.items()}
+
+    def _stack(self, group: str, at: Places, history: int) -> Tensor:
+        frames = []
+        for back in range(history - 1, -1, -1):
+            steps = at.steps - back
+            frame = self._store.take((f"obs/{group}",), np.maximum(steps, at.first))[f"obs/{group}"]
+            if (before := steps < at.first).any():
+                frame = frame.masked_fill(self._to(before).view(*before.shape, *[1] * (frame.ndim - before.ndim)), 0)
+            frames.append(frame)
+        return torch.cat(frames, -1)
+
+    def _successors(self, at: Places, stacks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What followed steps (…): the newest frame, behind the step's own newest ones where a group is stacked."""
+        found = self._store.successors([f"obs/{group}" for group in self.spec.observations], at.steps)
+        result = {name.removeprefix("obs/"): value for name, value in found.items()}
+        for group in self._stacked:
+            width = result[group].shape[-1]
+            result[group] = torch.cat([stacks[group][..., width:], result[group]], -1)
+        return result
+
+    def _in_hindsight(self, batch: Batch, at: Places, request: Sample, rng: np.random.Generator) -> Batch:
+        """The batch with goals that its episodes reached, one for a row, and the rewards that go with them."""
+        group = "achieved_goal" if "achieved_goal" in self.spec.observations else "state"
+        rows = batch.rows.numpy() if batch.rows is not None else at.steps
+        ends = at.stop.reshape(-1)
+        goal = self._store.successors(
+            (f"obs/{group}",), goal_steps(request.goal, rows, ends, request.goal_discount, rng)
         )
+        goal = goal[f"obs/{group}"]  # (B, G)
+        goal = goal.view(len(rows), *[1] * (at.steps.ndim - 1), -1).expand(*at.steps.shape, -1)
+        chosen = self._to(rng.random(len(rows)) < request.goal_share).view(-1, *[1] * (at.steps.ndim - 1))
 
-    def _together(self, episodes: Sequence[Episode], names: Sequence[str]) -> Tensor:
-        """Columns side by side, episodes one after the other: (S, D), or (S,)."""
-        for episode in episodes:
-            if missing := [name for name in names if name not in episode.columns]:
-                raise DatasetError(f"{episode.name} has no {missing[0]}; it has {', '.join(episode.columns)}")
-        parts = [_flat([np.asarray(e.columns[name][:]) for name in names]) for e in episodes]
-        return torch.from_numpy(np.concatenate(parts)).to(self.device)
+        def told(obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            kept = obs.get("goal")
+            return {**obs, "goal": goal if kept is None else torch.where(chosen[..., None], goal, kept)}
+
+        if request.imitation or self._goal_reward is None:
+            return replace(batch, obs=told(batch.obs))
+        reward = self._goal_reward(batch.next_obs[group], goal).to(batch.reward.dtype)
+        return replace(batch, obs=told(batch.obs), next_obs=told(batch.next_obs),
+                       reward=torch.where(chosen, reward, batch.reward))  # fmt: skip
+
+    def _to(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device) if self._moves else torch.from_numpy(array)
 
 
-def _flat(columns: Sequence[np.ndarray]) -> np.ndarray:
-    if len(columns) == 1:
-        return columns[0] if columns[0].dtype == np.uint8 else np.asarray(columns[0], np.float32)
-    return np.concatenate([np.asarray(c, np.float32).reshape(len(c), -1) for c in columns], axis=1)
+def _keys(log: Log, mapping: ObsMapping | None, spec: Spec) -> ObsMapping:
+    """group -> keys of this log, for the groups of the Spec."""
+    chosen = mapping or default_mapping(log)
+    if missing := [group for group in spec.observations if group not in chosen]:
+        raise DatasetError(f"{log.path} does not give the observation group {missing[0]!r}; it gives "
+                           f"{', '.join(chosen)}")  # fmt: skip
+    return {group: chosen[group] for group in spec.observations}
 
 
-def load(files: Sequence[Any], mapping: Mapping[str, Sequence[str]] | None = None) -> OfflineDataset:
-    """The dataset of some files of any layout."""
+def load(files: Sequence[str | os.PathLike[str]], mapping: ObsMapping | None = None, *, layout: str | None = None,
+         **settings: Any) -> OfflineDataset:  # fmt: skip
+    """The dataset of some files of any layout, each FILE or FILE:FILTER; `settings` are OfflineDataset's."""
     from .open_log import open_log
 
-    logs = [open_log(file) for file in files]
-    try:
-        return OfflineDataset(logs, mapping)
-    finally:
-        for log in logs:
-            log.close()
+    with contextlib.ExitStack() as stack:
+        logs, episodes = [], []
+        for file in files:
+            path, name = split_filter(file)
+            log = stack.enter_context(open_log(path, layout))
+            logs.append(log)
+            episodes.append(log.filtered(name) if name else log.episodes)
+        return OfflineDataset(logs, mapping, episodes=episodes, **settings)
+
+
+def split_filter(file: str | os.PathLike[str]) -> tuple[str, str]:
+    """("FILE", "FILTER") of FILE:FILTER, and no filter where a file has that very name or the text names none."""
+    text = os.fspath(file)
+    path, colon, name = text.rpartition(":")
+    if not colon or os.path.exists(text) or not os.path.exists(path):
+        return text, ""
+    return path, name

@@ -47,6 +47,8 @@ def differences(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | Non
 def _robot_and_timing(spec: Spec, robot: RobotSpec) -> Iterator[str]:
     if spec.robot != robot.name:
         yield f"robot: the policy is for {spec.robot or 'none'!r}, this is {robot.name!r}"
+    if spec.notes.get("control_dt") == UNKNOWN:
+        yield "control_dt: unknown, since the data does not say how long its steps are; state it in the policy's spec"
     ratio = spec.control_dt / robot.servo_dt
     if not (math.isfinite(ratio) and ratio >= 1.0 - 1e-6 and abs(ratio - round(ratio)) <= 1e-6):
         yield f"control_dt: {spec.control_dt:g} s is no whole multiple of the arm's servo period {robot.servo_dt:g} s"

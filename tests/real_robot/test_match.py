@@ -56,6 +56,7 @@ MUTATIONS = {
     "lead": (with_arm(lead=changed(ARM.lead, 2, 0.0)), "fr3_joint3: lead 0"),
     "home": (with_arm(reference="home", home=changed(ARM.home, 3, 0.0)), "fr3_joint4: home 0"),
     "period": (replace(SPEC, control_dt=0.033), "control_dt: 0.033 s is no whole multiple"),
+    "unknown period": (replace(SPEC, notes={"control_dt": "unknown"}), "control_dt: unknown"),
     "too fast": (replace(SPEC, control_dt=0.001), "control_dt"),
     "chunks": (replace(SPEC, action_horizon=8), "action_horizon"),
     "unknown source": (with_term("joint_pos", source="unknown"), "state/joint_pos: its source is unknown"),
