@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from small_logs import episode, log
 
 from poise.datasets.log_spec import default_mapping, parse_mapping, spec_of
 from poise.errors import DatasetError, UsageError
 from poise.spec import ActionTerm, ObsTerm, Spec
+from small_logs import episode, log
 
 ACTION = ActionTerm("motors", "control", low=(-1, -1), high=(1, 1))
 TASK = Spec({"state": (ObsTerm("x", (2,)), ObsTerm("y", (1,)))}, (ACTION,), 0.05)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from small_logs import episode, log
 
 from poise.batch import Sample
 from poise.datasets.offline import OfflineDataset, load, split_filter
 from poise.errors import DatasetError, UsageError
 from poise.history import initial_history, stack_history
 from poise.spec import ActionTerm, ObsTerm, Spec
+from small_logs import episode, log
 
 X = {"state": ["x"]}
 
@@ -156,7 +156,7 @@ def test_imitation_needs_neither_rewards_nor_ends():
 def test_ends_of_unknown_kind_are_refused_until_the_user_says():
     dones = {"dones": np.array([0, 0, 1])}
     files = [log(episode("demo_0", 1, 3, without=["terminations", "truncations"], **dones))]
-    with pytest.raises(DatasetError, match="holds only dones, .* Say --ends terminated or --ends truncated"):
+    with pytest.raises(DatasetError, match=r"holds only dones, .* Say --ends terminated or --ends truncated"):
         OfflineDataset(files, X).sample(Sample(4), rng())
     terminated = OfflineDataset(files, X, ends="terminated").sample(Sample(0), rng())
     assert terminated.terminated.tolist() == [False, False, True] and not terminated.truncated.any()
