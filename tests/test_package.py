@@ -119,7 +119,7 @@ MAY_IMPORT = {  # part -> parts that it may import from
 
 def part_of(path: tuple[str, ...]) -> str:
     """The part of the house that a module path inside the package (without `poise`) belongs to."""
-    if not path or path[0] in ("__init__", "__main__", "cli", "envs"):
+    if not path or path[0] in ("__init__", "__main__", "envs") or path[0].partition("_")[0] == "cli":
         return "top"
     return path[0] if path[0] in MAY_IMPORT else "core"
 

@@ -1,0 +1,108 @@
+"""`poise train`: a recipe with its settings, or a run that goes on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .cli_eval import print_eval, with_mjcf
+from .errors import UsageError, unknown_name
+
+TRAIN_EXAMPLES = """\
+examples:
+  poise train ppo --task reach/fr3 --out runs/reach
+  poise train sac --task gym:Pendulum-v1 --steps 10000 --seed 1
+  poise train ppo --task reach/fr3 --randomize my_ranges.json --set learning_rate=3e-4
+  poise train --resume runs/reach --steps 2000000
+  poise train ppo --task reach/fr3 --config runs/reach/config.json --out runs/again"""
+
+
+class TrainHelp(argparse.Action):
+    """`poise train --help` with every recipe, and `poise train ALGO --help` with every setting of one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from .policies.recipes import RECIPES, recipe
+
+        parser.print_help()
+        algorithm = getattr(namespace, "algorithm", None)
+        if not algorithm:
+            print("\nrecipes (`poise train ALGO --help` lists the settings of one):")
+            width = max(map(len, RECIPES))
+            for name, make in RECIPES.items():
+                print(f"  {name:<{width}}  {(make.__doc__ or '').strip().splitlines()[0]}")
+        else:
+            from .policies.settings import describe
+
+            chosen = recipe(algorithm, getattr(namespace, "task", None))
+            for title, config in ((f"settings of {algorithm}", chosen.settings), ("settings of a run", chosen.run)):
+                print(f"\n{title} (--set key=value):")
+                for name, default, text in describe(config):
+                    print(f"  {name:<20} {default:<12} {text}")
+        parser.exit()
+
+
+def train_command(options) -> dict[str, Any]:
+    """Train or go on training, and print where the policy is and its score."""
+    flags = {"num_envs": options.num_envs, "steps": options.steps, "device": options.device,
+             "randomize": options.randomize, "seed": options.seed}  # fmt: skip
+    flags = {k: v for k, v in flags.items() if v is not None}
+    result = _resume(options, flags) if options.resume else _train(options, flags)
+    print(f"trained {result.steps:,} steps in {result.seconds:.0f} s: {result.policy}")
+    if result.eval is not None:
+        print_eval(result.eval.to_json())
+    print(f"curves: {result.run_dir / 'curves.png'}\nnext:   poise eval {result.policy}")
+    return {"run_dir": str(result.run_dir), "policy": str(result.policy), "steps": result.steps,
+            "eval": result.eval.to_json() if result.eval else None}  # fmt: skip
+
+
+def _resume(options, flags: dict[str, Any]) -> Any:
+    beyond = [f"--{k.replace('_', '-')}" for k in flags if k not in ("steps", "device")]
+    beyond += [f"--{k}" for k in ("config", "out", "task", "mjcf") if getattr(options, k)]
+    beyond += ["--set"] * bool(options.set)
+    if beyond:
+        raise UsageError(f"--resume goes on with the run as it was; leave out {', '.join(beyond)}")
+    from .policies.progress import Progress
+    from .policies.run_folder import read_config
+    from .policies.train import resume
+
+    with Progress() as progress:
+        read_config(Path(options.resume))
+        return resume(options.resume, options.steps, options.device, progress)
+
+
+def _train(options, flags: dict[str, Any]) -> Any:
+    from .policies.recipes import RECIPES
+
+    if not options.algorithm:
+        raise UsageError(f"poise train needs an algorithm: {', '.join(sorted(RECIPES))}")
+    if options.algorithm not in RECIPES:
+        raise unknown_name("algorithm", options.algorithm, RECIPES)
+    if not options.task:
+        raise UsageError("poise train needs --task, such as reach/fr3 or gym:Pendulum-v1")
+    from .policies.progress import Progress
+    from .policies.settings import parse_assignments
+    from .policies.train import train
+
+    settings = {**_config_settings(options), **flags, **parse_assignments(options.set)}
+    with Progress() as progress:
+        task = with_mjcf(options.task, options.mjcf)
+        return train(options.algorithm, task, options.out, settings=settings, progress=progress)
+
+
+def _config_settings(options) -> dict[str, Any]:
+    """Settings of --config FILE: a run's config.json, or a plain object of settings."""
+    if not options.config:
+        return {}
+    try:
+        config = json.loads(Path(options.config).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {options.config}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--config {options.config} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"--config {options.config} should hold an object of settings")
+    if config.get("algorithm", options.algorithm) != options.algorithm:
+        raise UsageError(f"--config {options.config} is of {config['algorithm']}, not of {options.algorithm}")
+    return {**config["run"], **config["settings"]} if "run" in config and "settings" in config else config
