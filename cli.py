@@ -17,6 +17,7 @@ import traceback
 from typing import Any
 
 from .cli_bench import bench_command
+from .cli_data import add_data
 from .cli_eval import EVAL_EXAMPLES, eval_command, expert, with_mjcf
 from .cli_robot import DEPLOY_EXAMPLES, IDENTIFY_EXAMPLES, deploy_command, identify_command, robot_command
 from .cli_train import TRAIN_EXAMPLES, TrainHelp, train_command
@@ -31,6 +32,7 @@ From simulation to a real arm, by one path:
                                                          watch it in a browser
   poise deploy runs/reach/policy.safetensors --robot twin:fr3 --record out.hdf5
                                                          run it on an arm, behind the supervisor
+  poise data collect lift.hdf5 --task lift/fr3           write an expert's episodes to a file
   poise identify motion.hdf5 --excite twin:fr3 --fit terms.json
                                                          fit a model's numbers to how an arm moves
   poise export runs/reach/policy.safetensors             write it as an ONNX model
@@ -136,6 +138,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--randomize", metavar="none|default|FILE", help="dynamics; none by default")
     p.add_argument("--port", type=int, default=8080, metavar="P", help="where the page is served (8080)")
     p.add_argument("--host", default="127.0.0.1", help="the interface; by default only this machine reaches it")
+
+    add_data(commands, common)
 
     p = add("deploy", deploy_command, "run a policy on an arm, behind the supervisor", DEPLOY_EXAMPLES)
     p.add_argument("policy", metavar="POLICY", help="a policy file, such as RUN/policy.safetensors")

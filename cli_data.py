@@ -1,0 +1,72 @@
+"""`poise data`: what is in demonstration files, and making them. Functions that return; this file parses and prints."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .errors import UsageError
+
+EXAMPLES = """\
+examples:
+  poise data collect lift.hdf5 --task lift/fr3 --episodes 200          the task's scripted expert
+  poise data collect hop.hdf5 --task Hopper-v5 --policy runs/hop/policy.safetensors --noise 0.1"""
+
+COLLECT_EXAMPLES = """\
+examples:
+  poise data collect lift.hdf5 --task lift/fr3 --episodes 200 --randomize default
+  poise data collect noisy.hdf5 --task push/fr3 --noise 0.2 --only-success
+  poise data collect hop.hdf5 --task Hopper-v5 --policy runs/hop/policy.safetensors
+  poise data collect any.hdf5 --task HalfCheetah-v5 --policy random
+
+The file has robomimic's layout. With --noise, `actions` holds what was executed and `actions_asked` what the policy
+put out: to imitate the latter shows how to come back from mistakes."""
+
+
+def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Register `poise data` and everything below it."""
+    style = argparse.RawDescriptionHelpFormatter
+    p = commands.add_parser("data", help="make, look at and change demonstration files", parents=[common],
+                            description=f"Make, look at and change demonstration files.\n\n{EXAMPLES}",
+                            formatter_class=style)  # fmt: skip
+    p.set_defaults(run=_help(p))
+    actions = p.add_subparsers(title="actions", metavar="ACTION", parser_class=type(p))
+
+    def add(name: str, run: Any, help: str, description: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=help, parents=[common], formatter_class=style,
+                                 description=f"{help[0].upper()}{help[1:]}.\n\n{description}")  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    c = add("collect", _collect, "write episodes of an expert or a policy in simulation", COLLECT_EXAMPLES)
+    c.add_argument("out", metavar="OUT.hdf5", help="the new file")
+    c.add_argument("--task", required=True, help="the task, as for poise train")
+    c.add_argument("--policy", default="expert", metavar="expert|random|FILE", help="who acts (expert)")
+    c.add_argument("--episodes", type=int, default=50, metavar="N", help="episodes to write (50)")
+    c.add_argument("--noise", type=float, default=0.0, metavar="STD", help="of what is added to every action (0)")
+    c.add_argument("--only-success", action="store_true", help="write successful episodes alone, until there are N")
+    c.add_argument("--randomize", default="none", metavar="none|default|FILE", help="dynamics (none)")
+    c.add_argument("--num-envs", type=int, default=0, metavar="N", help="worlds stepped together (at most 64)")
+    c.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts, dynamics and noise (0)")
+
+
+def _help(parser: argparse.ArgumentParser) -> Any:
+    def run(options) -> dict[str, Any]:
+        parser.print_help()
+        raise UsageError("poise data needs an action from the list above")
+
+    return run
+
+
+def _collect(options) -> dict[str, Any]:
+    from .policies.collect import collect
+    from .policies.progress import Progress
+
+    with Progress() as progress:
+        done = collect(options.task, options.out, options.policy, options.episodes, noise=options.noise,
+                       randomize=options.randomize, only_success=options.only_success, num_envs=options.num_envs,
+                       seed=options.seed, progress=progress.episodes(options.episodes))  # fmt: skip
+    rate = "" if done.success_rate is None else f", {100 * done.success_rate:.1f} % of {done.tried} tried succeeded"
+    print(f"{done.out}: {done.episodes} episodes, {done.steps:,} steps, mean return {done.return_mean:.2f}{rate}")
+    return {"out": str(done.out), "episodes": done.episodes, "tried": done.tried, "steps": done.steps,
+            "return_mean": done.return_mean, "success_rate": done.success_rate}  # fmt: skip
