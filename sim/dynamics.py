@@ -23,6 +23,7 @@ from ..errors import UsageError, unknown_name
 from ..spec import Spec
 from .actuation import servos
 from .appearance import count
+from .kicks import KICKS, kicked
 from .physics_terms import DERIVED, Change, bind, default, massive_bodies, names_of, single_joints
 from .randomization import Randomization, Term
 from .readings import observed
@@ -98,7 +99,7 @@ def put(model: mujoco.MjModel, field: str, value: Any) -> None:
 def writable(randomization: Randomization) -> tuple[list[str], list[str]]:
     """Names of the terms that somebody else's compiled model can take at each reset, and of those that it cannot.
 
-    Sensing, delays, commands, pushes and pictures are the VecEnv's business, so only Poise's own tasks have them.
+    Sensing, delays, commands, disturbances and pictures are the VecEnv's business, so only Poise's own tasks have them.
     """
     fits = {t.name: (what := WHATS[t.what]).family == "physics" and what.compiled and t.when == "reset"
             for t in randomization.terms}  # fmt: skip
@@ -133,7 +134,9 @@ def _bind(model: mujoco.MjModel, term: Term, spec: Spec | None) -> Change:
         if spec is None or not any(spec.is_image(group) for group in spec.observations):
             raise UsageError(f"randomization term {term.name!r}: there is no camera that could see its {term.what}")
         return Change(count(model, term))  # sim/appearance.py has the rest
-    if what.family == "disturbance":
+    if term.what in KICKS:
+        size = len(kicked(model, term))
+    elif what.family == "disturbance":
         size = len(massive_bodies(model, term))
     elif what.target == "joint":
         size = len(single_joints(model, term))

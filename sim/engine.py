@@ -105,6 +105,11 @@ class Engine(ABC):
         self.state[worlds, self._qpos] = qpos
         self.state[worlds, self._qvel] = qvel
 
+    def kick(self, change: np.ndarray) -> None:
+        """Change the velocities of all worlds by (N, nv) at once; what was handed out before stays as it was."""
+        self.state = self.state.copy()
+        self.state[:, self._qvel] += change
+
     def write(self, field: str, values: np.ndarray, worlds: np.ndarray) -> None:
         """Set a model field, or an option "opt.x", to values (n, …) in the given worlds.
 

@@ -72,8 +72,12 @@ class _Push:
         self._steps = max(round(term.duration / control_dt), 1)
 
     def start(self, rows: np.ndarray, steps: np.ndarray, key: Key, draws: np.ndarray, size: np.ndarray) -> None:
-        stream = Stream(key.seed, f"randomization/{self.name}/direction")
-        direction = stream.normal(key.worlds, key.episodes, 3 * len(self.bodies), step=draws)
-        direction = direction.reshape(len(rows), -1, 3)
-        self.vector[rows] = size[:, :, None] * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+        self.vector[rows] = size[:, :, None] * directions(self.name, key, draws, len(self.bodies))
         self.until[rows] = steps + self._steps
+
+
+def directions(term: str, key: Key, draws: np.ndarray, count: int) -> np.ndarray:
+    """Unit vectors (n, count, 3), uniform on the sphere, of a term's draw within each of n episodes."""
+    stream = Stream(key.seed, f"randomization/{term}/direction")
+    vector = stream.normal(key.worlds, key.episodes, 3 * count, step=draws).reshape(-1, count, 3)
+    return vector / np.linalg.norm(vector, axis=-1, keepdims=True)

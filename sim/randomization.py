@@ -151,8 +151,7 @@ class Term:
         pair = self.interval or (1.0, 1.0)
         if len(pair) != 2 or not all(isinstance(x, int | float) for x in pair) or not 0 < pair[0] <= pair[1] < math.inf:
             raise UsageError(f"{where}: interval must be [shortest, longest] in seconds above zero, not {list(pair)}")
-        is_push = WHATS[self.what].family == "disturbance"
-        if is_push != (self.duration is not None):
+        if WHATS[self.what].lasts != (self.duration is not None):
             raise UsageError(f"{where}: a duration in seconds goes with a push, and with nothing else")
         if self.duration is not None and not (isinstance(self.duration, int | float) and 0 < self.duration < math.inf):
             raise UsageError(f"{where}: duration must be a number of seconds above zero, not {self.duration!r}")

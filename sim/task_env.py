@@ -26,6 +26,7 @@ from .commands import Commands
 from .cpu import CpuEngine, compile_physics
 from .dynamics import Dynamics, derives
 from .engine import Engine
+from .kicks import Kicks
 from .physics_terms import prepare
 from .pushes import Pushes
 from .randomization import Randomization
@@ -73,6 +74,7 @@ class TaskEnv:
         self.backlash = Backlash(model, varied, num_envs)
         self.schedule = Schedule(varied, num_envs, task.spec.control_dt)
         self.pushes = Pushes(model, varied, num_envs, task.spec.control_dt)
+        self.kicks = Kicks(model, varied, num_envs)
         self.bad_worlds = 0  # worlds that broke since this env was made
         self.params: Arrays = {}  # randomization term -> (N, k) of the present episodes
         self.memory: Arrays = {}
@@ -354,6 +356,8 @@ class TaskEnv:
         rows = np.unique(np.concatenate(list(due.values())))
         self._write(rows, {name: values[rows] for name, values in self.params.items()}, self.dynamics.touched(due))
         self.pushes.start(due, self.steps, self._key, draws, self.params)
+        if (change := self.kicks.change(due, self._key, draws, self.params)) is not None:
+            self.engine.kick(change)
 
     def _write(self, worlds: np.ndarray, drawn: Arrays, wanted: Collection[str]) -> None:
         """Put the wanted model fields, for the worlds' drawn parameters, into the engine."""

@@ -27,6 +27,7 @@ class What:
     bounded: bool = False  # a longest value must be known beforehand
     when: tuple[str, ...] = WHEN
     compiled: bool = True  # physics: a model that is compiled already can take it
+    lasts: bool = False  # for a duration
 
 
 WHATS: dict[str, What] = {
@@ -65,8 +66,11 @@ WHATS: dict[str, What] = {
     "action_hold": What("actuation", "", "1", _SET, nonnegative=True, most=1.0),  # chance that a step is skipped
     "backlash": What("actuation", "actuator", "rad", _SET, nonnegative=True),  # width of the slack
     # disturbances: what the world does to the robot now and then
-    "push_force": What("disturbance", "body", "N", _SET, nonnegative=True, when=("interval",)),
-    "push_torque": What("disturbance", "body", "N m", _SET, nonnegative=True, when=("interval",)),
+    "push_force": What("disturbance", "body", "N", _SET, nonnegative=True, when=("interval",), lasts=True),
+    "push_torque": What("disturbance", "body", "N m", _SET, nonnegative=True, when=("interval",), lasts=True),
+    "kick_velocity": What("disturbance", "body", "m/s", _SET, nonnegative=True, when=("interval",)),  # of a free body
+    "kick_spin": What("disturbance", "body", "rad/s", _SET, nonnegative=True, when=("interval",)),
+    "kick_joint": What("disturbance", "joint", "rad/s", _SET, when=("interval",)),
     # appearance: what cameras see, and physics does not
     "geom_color": What("appearance", "geom", "1", numbers=3, nonnegative=True, when=WHEN[:2]),  # red, green, blue
     "geom_pattern": What(

@@ -41,6 +41,9 @@ def _every_kind() -> Randomization:
     terms += [
         Term("push", "push_force", ("lower", "ball"), range=(0.0, 3.0), operation="set", duration=0.1, **often),
         Term("twist", "push_torque", "lower", range=(0.0, 1.0), operation="set", duration=0.04, **often),
+        Term("shove", "kick_velocity", "ball", range=(0.0, 1.0), operation="set", **often),
+        Term("spin", "kick_spin", "ball", range=(0.0, 1.0), operation="set", **often),
+        Term("jolt", "kick_joint", ("shoulder", "elbow"), range=(-0.5, 0.5), operation="set", **often),
         Term("once", "link_mass", "ball", range=(0.5, 2.0), when="start"),
         Term("wind", "gravity", range=(-0.2, 0.2), operation="add", **often),
         Term("worn", "link_mass", "lower", range=(0.8, 1.2), **often),
