@@ -130,16 +130,16 @@ def flat(columns: Sequence[np.ndarray], dim: int, what: str) -> np.ndarray:
     return finite(array, what)
 
 
-def finite(array: np.ndarray, what: str) -> np.ndarray:
-    """The same array.
+def finite(array: np.ndarray, what: str, first: int = 0) -> np.ndarray:
+    """The same array, whose rows are steps from `first` on.
 
     Raises:
         DatasetError: a number is NaN or infinite.
     """
     if not np.isfinite(array).all():
-        step = int(np.argwhere(~np.isfinite(array))[0, 0])
-        raise DatasetError(f"{what} holds {array[step].reshape(-1)[~np.isfinite(array[step].reshape(-1))][0]} at step "
-                           f"{step}; see poise data check, and leave such episodes out with a filter")  # fmt: skip
+        where = tuple(np.argwhere(~np.isfinite(array))[0])
+        raise DatasetError(f"{what} holds {array[where]} at step {first + int(where[0])}; "
+                           f"see poise data check, and leave such episodes out with a filter")  # fmt: skip
     return array
 
 
@@ -188,8 +188,9 @@ def _scaled_by_data(logs: Sequence[tuple[Log, Sequence[Episode]]], spec: Spec) -
     if len(spec.actions) != 1:
         raise UsageError(f"the range of the data gives bounds of one action term; this Spec has "
                          f"{', '.join(t.name for t in spec.actions)}")  # fmt: skip
-    columns = [np.asarray(e.columns["actions"][:], np.float64).reshape(e.steps, -1) for _, es in logs for e in es]
-    low, high = np.min([c.min(0) for c in columns], 0), np.max([c.max(0) for c in columns], 0)
+    columns = (np.asarray(e.columns["actions"][:], np.float64).reshape(e.steps, -1) for _, es in logs for e in es)
+    low, high = np.array([(c.min(0), c.max(0)) for c in columns]).swapaxes(0, 1)
+    low, high = low.min(0), high.max(0)
     still = high - low < 1e-9
     low, high = np.where(still, low - 1.0, low), np.where(still, high + 1.0, high)
     term = replace(spec.actions[0], low=tuple(low.tolist()), high=tuple(high.tolist()))

@@ -11,13 +11,18 @@ Legend: S steps, R rows, B batch, T window, A action.
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from ..spec import Spec
 from .log import Episode
 from .log_arrays import LogArrays
@@ -127,7 +132,8 @@ class MemoryStore:
 def differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Where rows (T, …) of equal types are not the same to the bit: (T,) bool."""
     bits = {4: np.uint32, 1: np.uint8}[a.dtype.itemsize]
-    return (np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)).reshape(len(a), -1).any(1)
+    unequal = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
+    return unequal.any(axis=tuple(range(1, a.ndim)))
 
 
 def _slices(spec: Spec) -> dict[str, slice]:
@@ -141,3 +147,32 @@ def _slices(spec: Spec) -> dict[str, slice]:
         slices[name] = slice(start, start + width)
         start += width
     return slices
+
+
+def memory_needed(parts: Sequence[LogArrays], spec: Spec) -> int:
+    """Bytes that the steps take in memory, successors beyond those at episodes' ends not counted."""
+    rows = sum(episode.steps + 1 for part in parts for episode in part.episodes)
+    cameras = sum(math.prod(spec.obs_shape(g)) for g in spec.observations if spec.is_image(g))
+    width = max((s.stop for s in _slices(spec).values()), default=0)
+    return rows * (4 * width + cameras + 8 * spec.action_dim * spec.discrete)
+
+
+def memory_allowed(memory: int | str | None, device: torch.device) -> int:
+    """Bytes that a dataset may take: those told, as 500M or 2G too, or half of what is free where it is to lie."""
+    if memory is None:
+        if device.type == "cuda":
+            return torch.cuda.mem_get_info(device)[0] // 2
+        return _available() // 2
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", str(memory).strip().upper())
+    if match is None:
+        raise UsageError(f"memory should be a number of bytes, such as 500M or 2G, not {memory!r}")
+    return int(float(match[1]) * 1024 ** "_KMGT".index(match[2] or "_"))
+
+
+def _available() -> int:
+    """Bytes of memory that the system could give without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
