@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError
 from ..spec import Spec
-from .log import Episode, Log
+from .log import Column, Episode, Log
 from .log_spec import action_bounds
 
 ROUNDING = 1e-6  # an action may be beyond 1 by so much
@@ -54,6 +54,7 @@ class LogArrays:
     spec: Spec
     scale: ActionScale
     ends: str  # what `dones` of unknown kind are: "" | terminated | truncated
+    label: str = "actions"  # the column that is the action
 
     def columns(self, episode: Episode, prefix: str, group: str) -> list[np.ndarray]:
         """The columns of a group, each (T, …), as the file has them."""
@@ -82,7 +83,7 @@ class LogArrays:
 
     def actions(self, episode: Episode) -> np.ndarray:
         """(T, A)"""
-        return self.scale(self.column(episode, "actions").reshape(episode.steps, -1))
+        return self.scale(self.column(episode, self.label).reshape(episode.steps, -1))
 
     def rewards(self, episode: Episode) -> np.ndarray:
         """(T,) float32"""
@@ -144,7 +145,7 @@ def finite(array: np.ndarray, what: str, first: int = 0) -> np.ndarray:
 
 
 def action_scales(
-    logs: Sequence[tuple[Log, Sequence[Episode]]], spec: Spec, actions: str, task: bool
+    logs: Sequence[tuple[Log, Sequence[Episode]]], spec: Spec, actions: str, task: bool, label: str = "actions"
 ) -> tuple[list[ActionScale], Spec, list[str]]:
     """How the actions of each log become [-1, 1], the Spec that says so, and what a person should know of it.
 
@@ -156,20 +157,21 @@ def action_scales(
     """
     if actions not in ACTIONS:
         raise UsageError(f"actions can be {', '.join(ACTIONS)}, not {actions!r}")
+    columns = [_labels(log, episodes, label) for log, episodes in logs]
     if spec.discrete:
-        for log, episodes in logs:
-            _check_choices(log, episodes, spec.choices)
+        for found in columns:
+            _check_choices(found, spec.choices)
         return [ActionScale(discrete=True)] * len(logs), spec, []
     if actions == "scale" and not (task and spec.actions[0].kind == "control"):
-        spec = _scaled_by_data(logs, spec)
+        spec = _scaled_by_data(columns, spec)
     scales, notes = [], []
-    for log, episodes in logs:
+    for (log, _), found in zip(logs, columns, strict=True):
         bounds = action_bounds(log)
         if actions == "scale":
             low, high = ([x for t in spec.actions for x in getattr(t, end)] for end in ("low", "high"))
             bounds = np.asarray(low), np.asarray(high)
         scale = ActionScale(*(bounds or (None, None)))
-        beyond, total, worst = _beyond(episodes, scale)
+        beyond, total, worst = _beyond(found, scale)
         if beyond and actions != "clip":
             raise DatasetError(
                 f"{log.path}: {beyond} of {total} action values are beyond "
@@ -183,13 +185,23 @@ def action_scales(
     return scales, spec, notes
 
 
-def _scaled_by_data(logs: Sequence[tuple[Log, Sequence[Episode]]], spec: Spec) -> Spec:
+def _labels(log: Log, episodes: Sequence[Episode], label: str) -> list[tuple[str, Column]]:
+    """(where, column) of the actions of every episode."""
+    if lacking := [e for e in episodes if label not in e.columns]:
+        raise DatasetError(f"{log.path}, {lacking[0].name}: {label} is missing; it has {', '.join(lacking[0].columns)}")
+    return [(f"{log.path}, {e.name}: {label}", e.columns[label]) for e in episodes]
+
+
+def _scaled_by_data(logs: Sequence[Sequence[tuple[str, Column]]], spec: Spec) -> Spec:
     """The Spec with the range of the data as bounds of its one action term; what is constant keeps a width of 2."""
     if len(spec.actions) != 1:
         raise UsageError(f"the range of the data gives bounds of one action term; this Spec has "
                          f"{', '.join(t.name for t in spec.actions)}")  # fmt: skip
-    columns = (np.asarray(e.columns["actions"][:], np.float64).reshape(e.steps, -1) for _, es in logs for e in es)
-    low, high = np.array([(c.min(0), c.max(0)) for c in columns]).swapaxes(0, 1)
+    ends = []
+    for where, column in (labelled for columns in logs for labelled in columns):
+        values = finite(np.asarray(column[:], np.float64).reshape(column.shape[0], -1), where)
+        ends.append((values.min(0), values.max(0)))
+    low, high = np.array(ends).swapaxes(0, 1)
     low, high = low.min(0), high.max(0)
     still = high - low < 1e-9
     low, high = np.where(still, low - 1.0, low), np.where(still, high + 1.0, high)
@@ -197,12 +209,11 @@ def _scaled_by_data(logs: Sequence[tuple[Log, Sequence[Episode]]], spec: Spec) -
     return replace(spec, actions=(term,))
 
 
-def _beyond(episodes: Sequence[Episode], scale: ActionScale) -> tuple[int, int, float]:
+def _beyond(columns: Sequence[tuple[str, Column]], scale: ActionScale) -> tuple[int, int, float]:
     """(values beyond [-1, 1], values, the furthest of them)."""
     beyond, total, worst = 0, 0, 0.0
-    for episode in episodes:
-        values = scale(finite(np.asarray(episode.columns["actions"][:]).reshape(episode.steps, -1),
-                              f"{episode.name}: actions"))  # fmt: skip
+    for where, column in columns:
+        values = scale(finite(np.asarray(column[:]).reshape(column.shape[0], -1), where))
         size = np.abs(values)
         beyond += int(np.count_nonzero(size > 1.0 + ROUNDING))
         total += values.size
@@ -211,9 +222,9 @@ def _beyond(episodes: Sequence[Episode], scale: ActionScale) -> tuple[int, int, 
     return beyond, total, worst
 
 
-def _check_choices(log: Log, episodes: Sequence[Episode], n: int) -> None:
-    for episode in episodes:
-        chosen = np.asarray(episode.columns["actions"][:])
+def _check_choices(columns: Sequence[tuple[str, Column]], n: int) -> None:
+    for where, column in columns:
+        chosen = np.asarray(column[:])
         if not np.array_equal(chosen, chosen.astype(np.int64)) or chosen.min() < 0 or chosen.max() >= n:
-            raise DatasetError(f"{log.path}, {episode.name}: actions should be whole numbers from 0 to {n - 1}, "
-                               f"found {chosen.min()} to {chosen.max()}")  # fmt: skip
+            raise DatasetError(f"{where} should be whole numbers from 0 to {n - 1}, found {chosen.min()} to "
+                               f"{chosen.max()}")  # fmt: skip

@@ -84,7 +84,7 @@ class MappedPart:
     def __init__(self, arrays: LogArrays, low: int, firsts: np.ndarray):
         self.arrays, self._low = arrays, low
         self._files: dict[str, np.ndarray] = {}
-        self._columns: dict[str, list[MappedColumn]] = {"action": [self._mapped("actions", firsts)]}
+        self._columns: dict[str, list[MappedColumn]] = {"action": [self._mapped(arrays.label, firsts)]}
         for group, keys in arrays.keys.items():
             for prefix in ("obs", "next_obs") if arrays.has_successors else ("obs",):
                 self._columns[f"{prefix}/{group}"] = [self._mapped(f"{prefix}/{key}", firsts) for key in keys]

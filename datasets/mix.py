@@ -41,7 +41,7 @@ class Mix:
 
     def __init__(self, sources: Sequence[Any], weights: Sequence[float] | None = None):
         self.sources = tuple(sources)
-        self.weights = checked_weights(weights or [1.0] * len(self.sources), len(self.sources))
+        self.weights = checked_weights([1.0] * len(self.sources) if weights is None else weights, len(self.sources))
 
     def sample(self, request: Sample, rng: np.random.Generator) -> Batch:
         """Rows of every source by its share, or with batch_size 0 all that they hold."""

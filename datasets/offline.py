@@ -58,6 +58,8 @@ class OfflineDataset:
     weights: shares of the logs in every batch; without them every step is as likely as any other.
     ends: what `dones` of unknown kind are, "terminated" or "truncated".
     actions: what to do with actions beyond [-1, 1]: "checked" refuses, "clip", "scale" by the range of the data.
+    label: the column that is the action: "actions" were executed; "actions_asked", where there are such, is what an
+           expert meant before noise was added (Laskey et al. 2017, "DART", arXiv 1703.09327).
     goal_reward: (achieved, goal) -> reward, for rows with goals in hindsight.
     memory: bytes that the steps may take, as 500M or 2G too, before they are read from the files instead, batch by
             batch; half of what is free unless told.
@@ -66,7 +68,8 @@ class OfflineDataset:
     def __init__(self, logs: Sequence[Log], mapping: ObsMapping | None = None, device: torch.device | str = "cpu", *,
                  episodes: Sequence[Sequence[Episode]] | None = None, task: Spec | None = None,
                  weights: Sequence[float] | None = None, ends: str = "", actions: str = "checked",
-                 goal_reward: GoalReward | None = None, memory: int | str | None = None):  # fmt: skip
+                 label: str = "actions", goal_reward: GoalReward | None = None,
+                 memory: int | str | None = None):  # fmt: skip
         if not logs:
             raise UsageError("a dataset needs at least one file")
         if ends not in ENDS:
@@ -77,9 +80,9 @@ class OfflineDataset:
             raise DatasetError(f"{empty[0].path} holds no episode with a step")
         spec = spec_of(logs[0], mapping, task)
         pairs = list(zip(logs, chosen, strict=True))
-        scales, self.spec, notes = action_scales(pairs, spec, actions, task is not None)
+        scales, self.spec, notes = action_scales(pairs, spec, actions, task is not None, label)
         self.notes: tuple[str, ...] = (*dict.fromkeys(note for log in logs for note in log.notes), *notes)
-        parts = [LogArrays(log, es, _keys(log, mapping, self.spec), self.spec, scale, ends)
+        parts = [LogArrays(log, es, _keys(log, mapping, self.spec), self.spec, scale, ends, label)
                  for (log, es), scale in zip(pairs, scales, strict=True)]  # fmt: skip
         self._weights = None if weights is None else checked_weights(weights, len(logs))
         self._index = StepIndex(parts)

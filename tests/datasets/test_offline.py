@@ -301,6 +301,15 @@ def test_actions_beyond_are_clipped_or_scaled_on_request():
     assert (scaled.spec.actions[0].low, scaled.spec.actions[0].high) == ((0, -1.5), (3, 0))
 
 
+def test_the_action_may_be_what_an_expert_meant():
+    some = log(episode("demo_0", 1, 3, actions_asked=np.full((3, 2), 0.5)))
+    assert OfflineDataset([some], X, label="actions_asked").sample(Sample(0), rng()).action.tolist() == [[0.5, 0.5]] * 3
+    with pytest.raises(DatasetError, match="demo_0: actions_asked is missing; it has obs/x, obs/y, actions, rewards"):
+        OfflineDataset([log(episode("demo_0", 1, 3))], X, label="actions_asked")
+    with pytest.raises(DatasetError, match="6 of 6 action values are beyond"):
+        OfflineDataset([log(episode("demo_0", 1, 3, actions_asked=np.full((3, 2), 2.5)))], X, label="actions_asked")
+
+
 def test_actions_of_a_file_that_tells_their_range_are_scaled_by_it():
     data = OfflineDataset([log(episode("demo_0", 1, 3, actions=np.array([[-2, 0], [2, 4], [0, 1.0]])),
                                action_low=[-2, 0], action_high=[2, 4])], X)  # fmt: skip
