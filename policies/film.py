@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..address import without_workers
 from ..errors import UsageError
 from ..keyed import Stream
+from ..sim.looks import Looks
 from ..sim.make import make, randomization_of
 from ..sim.render import Renderer, choose_backend, write_video
 from ..sim.task_env import TaskEnv
@@ -29,7 +30,10 @@ def film(
     seed: int = 0,
     randomize: Any = "none",
 ) -> Path:
-    """Write an mp4 of `episodes` episodes of `policy` in `task`; they are the first that `evaluate` would score."""
+    """Write an mp4 of `episodes` episodes of `policy` in `task`; they are the first that `evaluate` would score.
+
+    Colours, sizes, lights and cameras that are randomized are filmed as each episode has them.
+    """
     if episodes < 1:
         raise UsageError(f"video episodes = {episodes}: expected at least 1")
     path, renderer = Path(path), None
@@ -43,8 +47,7 @@ def film(
     else:
         env = make(without_workers(task)[0], 1, randomize=randomize, threads=1)
         if isinstance(env, TaskEnv):
-            renderer, worlds = Renderer(env.task), env
-            draw = lambda: renderer.world(worlds.state, 0)  # noqa: E731
+            renderer, draw = _drawn(env)
         else:
             from ..sim.gymnasium_adapter import GymVecEnv
 
@@ -59,6 +62,18 @@ def film(
             renderer.close()
         env.close()
     return path
+
+
+def _drawn(env: TaskEnv) -> tuple[Renderer, Callable[[], np.ndarray]]:
+    """What draws the world of a native task as its present episode looks."""
+    looks = Looks(env)
+    renderer = Renderer(env.task, decorate=looks.decorate)
+
+    def draw() -> np.ndarray:
+        looks.put(renderer.model)
+        return renderer.world(env.state, 0)
+
+    return renderer, draw
 
 
 def _frames(policy: Acts, env: Any, draw: Any, episodes: int, seed: int) -> Iterator[np.ndarray]:

@@ -126,6 +126,7 @@ class _Page:
         gui, spec = self.server.gui, self.player.spec
         gui.add_markdown(f"**{self.player.task}**" + (f"  \n{name}" if name else ""))
         self.text = gui.add_markdown("")
+        self.cameras = {g: gui.add_image(frame, label=g) for g, frame in self.player.frames.items()}
         self.play_button = gui.add_button("Pause", icon="player-pause")
         self.play_button.on_click(lambda _: self.requests.put("play"))
         buttons = gui.add_button_group("Episode", ("Step", "Restart", "Next"))
@@ -211,7 +212,11 @@ class _Page:
             if self.player.model is None:
                 self.scene.update(self.player.picture())
             else:
+                if self.player.look():
+                    self.scene.repaint()
                 self.scene.update(self.player.data, self.player.target_pos)
+            for group, frame in self.player.frames.items():
+                self.cameras[group].image = frame
         if text or due("text", TEXT_DT):
             self.text.content = numbers(self.player, self.playing)
         if due("plot", PLOT_DT):

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..address import without_workers
 from ..errors import UsageError
 from ..keyed import Stream
+from ..sim.looks import Looks
 from ..sim.make import make, randomization_of
 from ..sim.render import choose_backend
 from ..sim.task_env import TaskEnv
@@ -38,6 +39,7 @@ class Player:
                 self.env.close()
                 raise
             watch(policy, self.env)
+        self._looks = Looks(self.env) if isinstance(self.env, TaskEnv) else None
         self.model = self._model()  # None where the simulator draws itself
         self._data = None if self.model is None else mujoco.MjData(self.model)
         self._random = Stream(seed, "view/action")
@@ -111,6 +113,16 @@ class Player:
             return None
         return np.asarray(self.env.state.memory["target_pos"][0])
 
+    @property
+    def frames(self) -> dict[str, np.ndarray]:
+        """What the cameras of a native task showed last, to a policy: group -> (height, width, 3) uint8."""
+        images = [g for g in self.spec.observations if self.spec.is_image(g)] if self._looks is not None else []
+        return {group: self._obs[group][0].numpy() for group in images}
+
+    def look(self) -> bool:
+        """Give `model` the colours and sizes of the present episode; whether they changed."""
+        return self._looks is not None and self._looks.put(self.model)
+
     def picture(self) -> np.ndarray:
         """A frame (height, width, 3) that the simulator draws itself; only where `model` is None."""
         return self.env.render()
@@ -120,7 +132,10 @@ class Player:
 
     def _model(self) -> mujoco.MjModel | None:
         if isinstance(self.env, TaskEnv):
-            return self.env.task.model().compile()
+            assert self._looks is not None
+            spec = self.env.task.model()
+            self._looks.decorate(spec)
+            return spec.compile()
         return None if self._pictures else self.env.first.model
 
 

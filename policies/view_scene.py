@@ -14,6 +14,7 @@ import trimesh
 
 GROUPS = 3  # geoms and sites of groups 0, 1 and 2 are shown, as in MuJoCo's own viewer
 DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0], np.float32)
+FLOOR = (233, 236, 240)  # the colour of planes that no randomization painted
 _GEOM = mujoco.mjtGeom
 _WORLD = "/world"
 
@@ -34,11 +35,10 @@ class MujocoScene:
             self._frames[body] = server.scene.add_frame(
                 f"{_WORLD}/{body}", show_axes=False, position=data.xpos[body], wxyz=data.xquat[body]
             )
-        for geom in range(model.ngeom):
-            if model.geom_group[geom] < GROUPS:
-                rgba = geom_rgba(model, geom)
-                self._add(f"geom{geom}", model.geom_bodyid[geom], int(model.geom_type[geom]), model.geom_size[geom],
-                          model.geom_pos[geom], model.geom_quat[geom], rgba, int(model.geom_dataid[geom]))  # fmt: skip
+        self._floor: Any = FLOOR
+        self._shown = {g: _appearance(model, g) for g in range(model.ngeom) if model.geom_group[g] < GROUPS}
+        for geom in self._shown:
+            self._add_geom(geom)
         self._goal = None
         for site in range(model.nsite):
             if model.site_group[site] < GROUPS:
@@ -61,6 +61,22 @@ class MujocoScene:
             if self._follows:  # the world passes by, and the camera needs not be told
                 self._root.position = (-data.xpos[self._follows][0], -data.xpos[self._follows][1], 0.0)
 
+    def repaint(self) -> None:
+        """Show the model's colours, sizes and shapes anew, where they changed."""
+        self._floor = None
+        with self.server.atomic():
+            for geom, before in self._shown.items():
+                if before != (now := _appearance(self.model, geom)):
+                    self._shown[geom] = now
+                    self._add_geom(geom)
+
+    def _add_geom(self, geom: int) -> None:
+        """A geom's shape, in the place of the one of this name that there may be."""
+        model = self.model
+        self._add(f"geom{geom}", model.geom_bodyid[geom], int(model.geom_type[geom]), model.geom_size[geom],
+                  model.geom_pos[geom], model.geom_quat[geom], geom_rgba(model, geom),
+                  int(model.geom_dataid[geom]))  # fmt: skip
+
     def _add(self, name: str, body: int, kind: int, size: np.ndarray, position: np.ndarray, wxyz: np.ndarray,
              rgba: np.ndarray, mesh: int = -1) -> Any:  # fmt: skip
         scene = self.server.scene
@@ -71,7 +87,7 @@ class MujocoScene:
         if rgba[3] == 0:
             return None
         if kind == _GEOM.mjGEOM_PLANE:
-            return self._add_plane(path, size, place)
+            return self._add_plane(path, size, place, self._floor or color)
         if kind == _GEOM.mjGEOM_SPHERE:
             return scene.add_icosphere(path, float(size[0]), **look, **place)
         if kind == _GEOM.mjGEOM_ELLIPSOID:
@@ -85,12 +101,12 @@ class MujocoScene:
         flat = kind != _GEOM.mjGEOM_CAPSULE
         return scene.add_mesh_simple(path, *shape, flat_shading=flat, **look, **place)
 
-    def _add_plane(self, path: str, size: np.ndarray, place: dict[str, Any]) -> Any:
+    def _add_plane(self, path: str, size: np.ndarray, place: dict[str, Any], color: Any) -> Any:
         """A floor: a grid, since a plane of one colour shows no movement."""
         width, height = (2.0 * float(x) if 0 < x < 20 else 40.0 for x in size[:2])
         return self.server.scene.add_grid(
             path, width, height, cell_size=0.25, section_size=1.0, cell_color=(205, 210, 216), cell_thickness=0.8,
-            section_color=(172, 180, 190), plane_color=(233, 236, 240), plane_opacity=1.0, shadow_opacity=0.25,
+            section_color=(172, 180, 190), plane_color=color, plane_opacity=1.0, shadow_opacity=0.25,
             fade_distance=30.0, **place,
         )  # fmt: skip
 
@@ -146,6 +162,13 @@ def geom_rgba(model: mujoco.MjModel, geom: int) -> np.ndarray:
     material = int(model.geom_matid[geom])
     own = model.geom_rgba[geom]
     return own if material < 0 or not np.array_equal(own, DEFAULT_RGBA) else model.mat_rgba[material]
+
+
+def _appearance(model: mujoco.MjModel, geom: int) -> bytes:
+    """What a randomization may change of a geom's looks, to compare."""
+    parts = (geom_rgba(model, geom), model.geom_type[geom], model.geom_size[geom], model.geom_pos[geom],
+             model.geom_quat[geom])  # fmt: skip
+    return b"".join(np.asarray(part).tobytes() for part in parts)
 
 
 def _shape(model: mujoco.MjModel, kind: int, size: np.ndarray, mesh: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -306,7 +306,7 @@ class TaskEnv:
 
     def _begin(self, worlds: np.ndarray) -> Arrays:
         """Start the present episode of the given worlds; their first observations, group -> (n, dim)."""
-        key = self._key.some(worlds)
+        key = self.key.some(worlds)
         self.schedule.begin(worlds, key)
         self.pushes.begin(worlds)
         qpos, qvel, memory = self.task.reset(key, self._draw(worlds))
@@ -323,7 +323,7 @@ class TaskEnv:
         return self._observe_first(worlds, qpos, qvel)
 
     @property
-    def _key(self) -> Key:
+    def key(self) -> Key:
         """The present episodes."""
         return Key(self._seed, self.worlds, self.episodes)
 
@@ -342,21 +342,21 @@ class TaskEnv:
         self.params = scattered(self.params, worlds, drawn, self.num_envs)
         self._write(worlds, drawn, self.dynamics.defaults)
         if self._cameras is not None:
-            self._cameras.begin(worlds, self._key.some(worlds), drawn)
+            self._cameras.begin(worlds, self.key.some(worlds), drawn)
 
     def _redraw(self) -> None:
         """Draw anew, in the middle of episodes, what is due."""
-        due = self.schedule.due(self.steps, self._key)
+        due = self.schedule.due(self.steps, self.key)
         if not due:
             return
         draws = self.schedule.draws(self._all)
         for name, worlds in due.items():
-            drawn = self.dynamics.draw_one(name, self._key.some(worlds), draws[name][worlds])
+            drawn = self.dynamics.draw_one(name, self.key.some(worlds), draws[name][worlds])
             self.params = {**self.params, name: replaced(self.params[name], worlds, drawn)}
         rows = np.unique(np.concatenate(list(due.values())))
         self._write(rows, {name: values[rows] for name, values in self.params.items()}, self.dynamics.touched(due))
-        self.pushes.start(due, self.steps, self._key, draws, self.params)
-        if (change := self.kicks.change(due, self._key, draws, self.params)) is not None:
+        self.pushes.start(due, self.steps, self.key, draws, self.params)
+        if (change := self.kicks.change(due, self.key, draws, self.params)) is not None:
             self.engine.kick(change)
 
     def _write(self, worlds: np.ndarray, drawn: Arrays, wanted: Collection[str]) -> None:

@@ -73,6 +73,15 @@ def test_tasks_of_choices_and_of_cameras_are_filmed(tmp_path, monkeypatch, task,
     assert any((frame != frames[0]).any() for frame in frames), "something moves"
 
 
+def test_a_film_shows_the_looks_of_each_episode(tmp_path):
+    colours = {"terms": [{"name": "c", "what": "geom_color", "target": "*", "range": [0, 1], "operation": "set"}]}
+    films = [film(Still("reach/planar"), "reach/planar", tmp_path / f"{i}.mp4", episodes=2, randomize=randomize)
+             for i, randomize in enumerate(("none", colours))]  # fmt: skip
+    plain, coloured = (read(path, 480, 640)[[0, -1]].astype(float) for path in films)
+    assert np.abs(plain[0] - coloured[0]).mean() > 10 and np.abs(coloured[0] - coloured[1]).mean() > 10
+    assert np.abs(plain[0] - plain[1]).mean() < 5, "unless told to, episodes look alike"
+
+
 def test_a_policy_of_another_task_and_a_wrong_name_are_refused(tmp_path):
     with pytest.raises(SpecError, match="control_dt"):
         film(Still("reach/fr3"), "gym:Hopper-v5", tmp_path / "x.mp4")

@@ -1,11 +1,13 @@
 """`poise view`: what is played, without a browser; then the page itself in headless Chromium."""
 
+import contextlib
 import io
 import json
 import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -18,7 +20,7 @@ from poise.errors import SpecError, UsageError
 from poise.policies.evaluate import evaluate
 from poise.policies.view import action_labels, numbers, view
 from poise.policies.view_player import Player
-from poise.policies.view_scene import travelling_body
+from poise.policies.view_scene import MujocoScene, travelling_body
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ("--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist --no-sandbox "
@@ -106,6 +108,44 @@ def test_what_is_drawn_is_the_model_where_there_is_one_and_else_a_picture(player
 )  # fmt: skip
 def test_the_camera_follows_what_can_leave(player, task, follows):
     assert (travelling_body(player(task).model) > 0) == follows
+
+
+class Recorder:
+    """A viser server that remembers what was added to its scene: name -> arguments."""
+
+    def __init__(self):
+        self.added, self.scene, self.initial_camera = {}, self, SimpleNamespace()
+        self.atomic = contextlib.nullcontext
+
+    def __getattr__(self, name):
+        assert name.startswith("add_")
+        return lambda path, *a, **k: self.added.update({path: (*a, k)}) or SimpleNamespace()
+
+
+def test_the_page_shows_the_colours_of_each_episode_and_what_the_camera_sees(player):
+    looks = {"terms": [
+        {"name": "c", "what": "geom_color", "target": ["table", "fore"], "range": [0, 1], "operation": "set"}]}  # fmt: skip
+    arm, server = player("reach/planar", seed=3, randomize=looks), Recorder()
+    scene = MujocoScene(server, arm.model)
+    painted = []
+    for episode in (0, 1):
+        arm.begin(episode)
+        server.added.clear()
+        assert arm.look() and not arm.look()
+        scene.repaint()
+        assert len(server.added) == 2, "the table and one link"
+        colours = {
+            tuple(arguments[-1].get("color") or arguments[-1]["plane_color"]) for arguments in server.added.values()
+        }
+        drawn = np.round(255 * arm.env.params["c"].reshape(-1, 3)).astype(int)
+        assert colours == {tuple(row) for row in drawn.tolist()}
+        painted.append(colours)
+    assert painted[0] != painted[1]
+    server.added.clear()
+    scene.repaint()
+    assert not server.added
+    (frame,) = arm.frames.values()
+    assert frame.shape == (84, 84, 3) and frame.std() > 5 and player("reach/fr3").frames == {}
 
 
 def test_the_numbers_of_the_page(player):
