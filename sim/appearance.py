@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
 
 import mujoco
 import numpy as np
 
 from ..errors import UsageError
 from ..keyed import Stream
+from .patterns import PATTERNS, add_pattern
 from .physics_terms import default, names_of, operate
 from .randomization import Randomization, Term, match
 from .task import Key
 from .whats import WHATS
 
-PATTERNS = ("plain", "checker", "gradient", "dots")  # what the numbers of geom_pattern mean
 _SHAPES = tuple(getattr(mujoco.mjtGeom, f"mjGEOM_{shape}") for shape in ("SPHERE", "CAPSULE", "CYLINDER", "BOX"))
 _UNCOLOURED = np.array(
     [0.5, 0.5, 0.5, 1.0], np.float32
@@ -61,7 +60,7 @@ def decorate(spec: mujoco.MjSpec, randomization: Randomization) -> None:
     if "geom_pattern" in whats:
         for name in PATTERNS[1:]:
             for kind in ("2d", "cube"):
-                _add_pattern(spec, name, kind)
+                add_pattern(spec, name, kind)
 
 
 class Appearance:
@@ -223,17 +222,3 @@ def _turned(quat: np.ndarray, rotation: np.ndarray) -> np.ndarray:
         mujoco.mju_axisAngle2Quat(turn, rotation[i] / max(angle, 1e-12), angle)
         mujoco.mju_mulQuat(result[i], quat[i], turn)
     return result
-
-
-def _add_pattern(spec: mujoco.MjSpec, name: str, kind: str) -> None:
-    texture = mujoco.mjtTexture.mjTEXTURE_2D if kind == "2d" else mujoco.mjtTexture.mjTEXTURE_CUBE
-    builtin = {"checker": mujoco.mjtBuiltin.mjBUILTIN_CHECKER, "gradient": mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-               "dots": mujoco.mjtBuiltin.mjBUILTIN_FLAT}[name]  # fmt: skip
-    marks: dict[str, Any] = {}
-    if name == "dots":
-        marks = {"mark": mujoco.mjtMark.mjMARK_RANDOM, "random": 0.05, "markrgb": [0.0, 0.0, 0.0]}
-    title = f"pattern/{name}/{kind}"
-    spec.add_texture(name=title, type=texture, builtin=builtin, width=64, height=64 if kind == "2d" else 384,
-                     rgb1=[1.0, 1.0, 1.0], rgb2=[0.5, 0.5, 0.5], **marks)  # fmt: skip
-    material = spec.add_material(name=title)
-    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = title

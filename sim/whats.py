@@ -74,8 +74,8 @@ WHATS: dict[str, What] = {
     # appearance: what cameras see, and physics does not
     "geom_color": What("appearance", "geom", "1", numbers=3, nonnegative=True, when=WHEN[:2]),  # red, green, blue
     "geom_pattern": What(
-        "appearance", "geom", "1", _SET, nonnegative=True, most=3.0, when=WHEN[:2]
-    ),  # a PATTERNS number
+        "appearance", "geom", "1", _SET, nonnegative=True, most=7.0, when=WHEN[:2]
+    ),  # a number of sim/patterns.py
     "light_pos": What("appearance", "light", "m", ("add",), numbers=3, when=WHEN[:2]),
     "light_dir": What("appearance", "light", "1", ("add",), numbers=3, when=WHEN[:2]),
     "light_diffuse": What("appearance", "light", "1", numbers=3, nonnegative=True, when=WHEN[:2]),

@@ -28,7 +28,7 @@ class Lit(PlanarReach):
 
 LOOKS = (
     Term("colour", "geom_color", "*", range=(0.0, 1.0), operation="set"),
-    Term("pattern", "geom_pattern", "*", distribution="integer", range=(0, 3), operation="set"),
+    Term("pattern", "geom_pattern", "*", distribution="integer", range=(0, 7), operation="set"),
     Term("place", "light_pos", "lamp", range=(-0.5, 0.5), operation="add"),
     Term("aim", "light_dir", "lamp", range=(-0.3, 0.3), operation="add"),
     Term("bright", "light_diffuse", ("lamp", "headlight"), range=(0.5, 1.2)),
