@@ -2,6 +2,7 @@
 
     make(task, num_envs, seed, randomize)   N worlds of a task
     train(…)                                an online run: worlds, learner, policy file
+    fit(…)                                  a policy from demonstration files
     evaluate(…)                             score a policy file
     deploy(…)                               run a policy file on an arm or its twin
     load_policy(path)                       the policy of a file
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batch import Batch
     from .policies.evaluate import evaluate
+    from .policies.fit import fit
     from .policies.onnx_export import export_onnx
     from .policies.policy import load_policy
     from .policies.train import train
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Batch", "Spec", "__version__", "deploy", "evaluate", "export_onnx", "load_policy", "make", "train"]
+__all__ = ["Batch", "Spec", "__version__", "deploy", "evaluate", "export_onnx", "fit", "load_policy", "make", "train"]
 
 _HOME = {  # public name -> the module that defines it
     "Batch": ".batch",
@@ -37,6 +39,7 @@ _HOME = {  # public name -> the module that defines it
     "deploy": ".real_robot.deploy",
     "evaluate": ".policies.evaluate",
     "export_onnx": ".policies.onnx_export",
+    "fit": ".policies.fit",
     "load_policy": ".policies.policy",
     "make": ".sim.make",
     "train": ".policies.train",

@@ -19,6 +19,7 @@ from typing import Any
 from .cli_bench import bench_command
 from .cli_data import add_data
 from .cli_eval import EVAL_EXAMPLES, eval_command, expert, with_mjcf
+from .cli_fit import FIT_EXAMPLES, add_fit_options, fit_command
 from .cli_robot import DEPLOY_EXAMPLES, IDENTIFY_EXAMPLES, deploy_command, identify_command, robot_command
 from .cli_train import TRAIN_EXAMPLES, TrainHelp, train_command
 from .errors import PoiseError, UsageError
@@ -33,6 +34,7 @@ From simulation to a real arm, by one path:
   poise deploy runs/reach/policy.safetensors --robot twin:fr3 --record out.hdf5
                                                          run it on an arm, behind the supervisor
   poise data collect lift.hdf5 --task lift/fr3           write an expert's episodes to a file
+  poise fit bc --data lift.hdf5 --task lift/fr3          learn from demonstrations
   poise identify motion.hdf5 --excite twin:fr3 --fit terms.json
                                                          fit a model's numbers to how an arm moves
   poise export runs/reach/policy.safetensors             write it as an ONNX model
@@ -112,7 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", metavar="DIR", help="the run folder; a new one under runs/ by default")
     p.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
     p.add_argument("--config", metavar="FILE", help="take settings from a config.json, such as another run's")
-    p.add_argument("--set", action="append", default=[], metavar="key=value", help="change one setting; repeatable")
+    p.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="change settings")
+
+    add_fit_options(add("fit", fit_command, "fit a policy to demonstrations", FIT_EXAMPLES, add_help=False))
 
     p = add(
         "eval", eval_command, "score a policy on fresh episodes, or several as the seeds of one training", EVAL_EXAMPLES

@@ -23,24 +23,31 @@ class TrainHelp(argparse.Action):
     """`poise train --help` with every recipe, and `poise train ALGO --help` with every setting of one."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from .policies.recipes import RECIPES, recipe
+        from .policies.recipes import RECIPES
+        from .policies.run_settings import RunSettings
 
         parser.print_help()
-        algorithm = getattr(namespace, "algorithm", None)
-        if not algorithm:
-            print("\nrecipes (`poise train ALGO --help` lists the settings of one):")
-            width = max(map(len, RECIPES))
-            for name, make in RECIPES.items():
-                print(f"  {name:<{width}}  {(make.__doc__ or '').strip().splitlines()[0]}")
-        else:
-            from .policies.settings import describe
-
-            chosen = recipe(algorithm, getattr(namespace, "task", None))
-            for title, config in ((f"settings of {algorithm}", chosen.settings), ("settings of a run", chosen.run)):
-                print(f"\n{title} (--set key=value):")
-                for name, default, text in describe(config):
-                    print(f"  {name:<20} {default:<12} {text}")
+        print_settings("train", namespace, {k: v for k, v in RECIPES.items() if isinstance(v().run, RunSettings)})
         parser.exit()
+
+
+def print_settings(command: str, namespace: Any, recipes: dict[str, Any]) -> None:
+    """Every recipe of a command, or every setting of the one that is named."""
+    algorithm = getattr(namespace, "algorithm", None)
+    if not algorithm:
+        print(f"\nrecipes (`poise {command} ALGO --help` lists the settings of one):")
+        width = max(map(len, recipes))
+        for name, make in recipes.items():
+            print(f"  {name:<{width}}  {(make.__doc__ or '').strip().splitlines()[0]}")
+        return
+    from .policies.recipes import recipe
+    from .policies.settings import describe
+
+    chosen = recipe(algorithm, getattr(namespace, "task", None))
+    for title, config in ((f"settings of {algorithm}", chosen.settings), ("settings of a run", chosen.run)):
+        print(f"\n{title} (--set key=value):")
+        for name, default, text in describe(config):
+            print(f"  {name:<20} {default:<12} {text}")
 
 
 def train_command(options) -> dict[str, Any]:
@@ -82,16 +89,22 @@ def _train(options, flags: dict[str, Any]) -> Any:
     if not options.task:
         raise UsageError("poise train needs --task, such as reach/fr3 or gym:Pendulum-v1")
     from .policies.progress import Progress
-    from .policies.settings import parse_assignments
     from .policies.train import train
 
-    settings = {**_config_settings(options), **flags, **parse_assignments(options.set)}
+    settings = {**config_settings(options), **flags, **option_settings(options)}
     with Progress() as progress:
         task = with_mjcf(options.task, options.mjcf)
         return train(options.algorithm, task, options.out, settings=settings, progress=progress)
 
 
-def _config_settings(options) -> dict[str, Any]:
+def option_settings(options) -> dict[str, str]:
+    """Settings of --set."""
+    from .policies.settings import parse_assignments
+
+    return parse_assignments(options.set)
+
+
+def config_settings(options) -> dict[str, Any]:
     """Settings of --config FILE: a run's config.json, or a plain object of settings."""
     if not options.config:
         return {}

@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: Mapping[str, Any]) -> None:
-    """Write `state` (nested dicts and lists of tensors, arrays and JSON values), the buffer's news, and `info`.
+    """Write `state` (nested dicts and lists of tensors, arrays and JSON values), the news of a buffer, and `info`.
 
     Raises:
         RunError: the disk refused; the previous checkpoint is untouched.
@@ -44,7 +44,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: M
         name = f"state-{number}.safetensors"
         write_durably(folder / name, save(tensors))
         manifest = {"format": FORMAT, "number": number, "state": name, "tree": tree,
-                    "buffer": buffer.save(folder), "info": dict(info)}  # fmt: skip
+                    "buffer": {} if buffer is None else buffer.save(folder), "info": dict(info)}  # fmt: skip
         text = json.dumps(manifest, allow_nan=False)
         replace_durably(folder / MANIFEST, text.encode())
     except OSError as error:
@@ -78,7 +78,8 @@ def load_checkpoint(folder: Path, buffer: Any) -> tuple[dict[str, Any], dict[str
         raise RunError(f"nothing to resume from: {Path(error.filename)} does not exist") from None
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"the checkpoint {path} is damaged ({error}); start the run anew") from None
-    buffer.load(folder, manifest["buffer"])
+    if buffer is not None:
+        buffer.load(folder, manifest["buffer"])
     return state, manifest["info"]
 
 

@@ -10,40 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..address import without_workers
-from ..errors import unknown_name
+from ..errors import UsageError, unknown_name
 from ..robots import ROBOTS
-from .settings import require, setting, with_changes
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What does not depend on the algorithm."""
-
-    num_envs: int = setting(16, "Worlds stepped together.")
-    steps: int = setting(1_000_000, "Environment steps over all worlds; the total, also when resuming.")
-    seed: int = setting(0, "Seed of everything random.")
-    device: str = setting("auto", "Where the networks live: auto, cpu or cuda.")
-    randomize: str = setting(
-        "default", "Dynamics: none, default (the task's own ranges), adr (ranges that adapt), or a FILE."
-    )
-    threads: int = setting(0, "Physics threads; 0 takes every core.")
-    torch_threads: int = setting(1, "Threads of one torch operation on the CPU; more is slower for small networks.")
-    evaluations: int = setting(10, "Evaluations spread over the run; 0 for none.")
-    eval_episodes: int = setting(20, "Episodes of each of them, in separate worlds, with deterministic actions.")
-    log_points: int = setting(200, "Lines in metrics.jsonl over the run.")
-    checkpoint_seconds: float = setting(30.0, "Least seconds between checkpoints, which never take over 5 % of a run.")
-
-    def __post_init__(self) -> None:
-        require(self.num_envs >= 1, "num_envs", self.num_envs, "at least 1")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.seed >= 0, "seed", self.seed, "a number that is not negative")
-        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
-        require(self.threads >= 0, "threads", self.threads, "0 or more")
-        require(self.torch_threads >= 1, "torch_threads", self.torch_threads, "at least 1")
-        require(self.evaluations >= 0, "evaluations", self.evaluations, "0 or more")
-        require(self.eval_episodes >= 1, "eval_episodes", self.eval_episodes, "at least 1")
-        require(self.log_points >= 1, "log_points", self.log_points, "at least 1")
-        require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+from .run_settings import FitSettings, LoopSettings, RunSettings
+from .settings import with_changes
 
 
 @dataclass(frozen=True)
@@ -52,7 +22,7 @@ class Recipe:
 
     learner: Callable[..., Any]
     settings: Any
-    run: RunSettings
+    run: LoopSettings  # RunSettings of what trains in simulation, FitSettings of what learns from files
 
 
 def a2c() -> Recipe:
@@ -97,6 +67,19 @@ def reinforce_mean() -> Recipe:
 def actor_critic() -> Recipe:
     """Actor-critic on whole episodes: advantages by GAE (Schulman 2015)."""
     return _rung(estimator="gae")
+
+
+def bc() -> Recipe:
+    """Behaviour cloning: do as the demonstrations do (Pomerleau 1988)."""
+    from .bc import BC, BCConfig
+
+    return Recipe(BC, BCConfig(), FitSettings(steps=20_000))
+
+
+def bc_gaussian() -> Recipe:
+    """Behaviour cloning by likelihood, of a Gaussian whose deviation depends on the observation."""
+    chosen = bc()
+    return replace(chosen, settings=replace(chosen.settings, head="gaussian"))
 
 
 def dqn() -> Recipe:
@@ -197,6 +180,8 @@ def sac_pixels() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "a2c": a2c,
     "actor_critic": actor_critic,
+    "bc": bc,
+    "bc/gaussian": bc_gaussian,
     "dqn": dqn,
     "dqn/2013": dqn_2013,
     "dqn/nature": dqn_nature,
@@ -344,6 +329,23 @@ def recipe(name: str, task: str | None = None, *changes: Mapping[str, Any]) -> R
     for change in (TASK_CHANGES.get((name, _plain(task or "")), {}), *changes):
         result = _changed(result, change, name)
     return result
+
+
+def training_recipe(name: str, task: str | None, *changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of what trains in simulation; UsageError for one that learns from files."""
+    chosen = recipe(name, task, *changes)
+    if not isinstance(chosen.run, RunSettings):
+        raise UsageError(f"{name} learns from demonstration files: poise fit {name} --data FILE")
+    return chosen
+
+
+def fitting_recipe(name: str, task: str | None, *changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of what learns from files; UsageError for one that trains in simulation."""
+    chosen = recipe(name, task, *changes)
+    if not isinstance(chosen.run, FitSettings):
+        offline = ", ".join(name for name, make in RECIPES.items() if isinstance(make().run, FitSettings))
+        raise UsageError(f"{name} learns in simulation: poise train {name} --task TASK. From files learn {offline}")
+    return chosen
 
 
 def _plain(task: str) -> str:

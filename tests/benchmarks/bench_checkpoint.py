@@ -15,7 +15,7 @@ import torch
 
 from poise.batch import Step
 from poise.policies.checkpoint import load_checkpoint, save_checkpoint
-from poise.policies.recipes import RunSettings
+from poise.policies.run_settings import RunSettings
 from poise.policies.sac import SAC, SACConfig
 from poise.spec import ActionTerm, ObsTerm, Spec
 

@@ -21,8 +21,9 @@ import torch
 
 from poise.errors import UsageError
 from poise.policies.learner import restart
+from poise.policies.metrics import MetricMeans
 from poise.policies.recipes import recipe
-from poise.policies.train import EpisodeStatistics, MetricMeans
+from poise.policies.train import EpisodeStatistics
 from poise.sim.make import make
 from poise.tests.benchmarks.row_process import rows_apart
 

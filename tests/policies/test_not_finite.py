@@ -10,9 +10,9 @@ import torch
 import poise
 from poise.errors import RunError
 from poise.policies import train as training
+from poise.policies.metrics import not_finite
 from poise.policies.policy_file import read_policy
 from poise.policies.recipes import RECIPES, recipe
-from poise.policies.train import _not_finite
 
 SMALL = {
     "a2c": {"hidden": "8"},
@@ -50,7 +50,7 @@ def poison(monkeypatch):
         chosen = recipe(*arguments)
         return dataclasses.replace(chosen, learner=lambda *a, **k: wrap(chosen.learner(*a, **k)))
 
-    monkeypatch.setattr(training, "recipe", poisoned_recipe)
+    monkeypatch.setattr(training, "training_recipe", poisoned_recipe)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -94,17 +94,17 @@ def test_weights_that_are_not_finite_are_not_saved_though_every_loss_was(tmp_pat
 
         return dataclasses.replace(chosen, learner=make)
 
-    monkeypatch.setattr(training, "recipe", broken_recipe)
+    monkeypatch.setattr(training, "training_recipe", broken_recipe)
     settings = {**RUN, **SMALL["ppo"], "log_points": 1, "evaluations": 0, "steps": 192}
     with pytest.raises(RunError, match="of the learner is not finite"):
         poise.train("ppo", "gym:InvertedPendulum-v5", tmp_path / "run", settings=settings)
 
 
 def test_what_is_not_finite_is_named_by_its_path():
-    assert _not_finite({"a": 1.0, "b": {"c": [torch.ones(2), np.zeros(2)]}, "n": 3, "t": "nan", "none": None}) == ""
-    assert _not_finite({"a": 1.0, "b": {"c": [torch.ones(2), np.array([1.0, np.nan])]}}) == "b/c/1"
-    assert _not_finite({"x": torch.tensor([1.0, float("inf")])}) == "x"
-    assert _not_finite({"x": float("-inf")}) == "x"
+    assert not_finite({"a": 1.0, "b": {"c": [torch.ones(2), np.zeros(2)]}, "n": 3, "t": "nan", "none": None}) == ""
+    assert not_finite({"a": 1.0, "b": {"c": [torch.ones(2), np.array([1.0, np.nan])]}}) == "b/c/1"
+    assert not_finite({"x": torch.tensor([1.0, float("inf")])}) == "x"
+    assert not_finite({"x": float("-inf")}) == "x"
 
 
 def test_worlds_that_broke_are_counted_in_the_metrics(tmp_path, monkeypatch):

@@ -14,14 +14,15 @@ import torch
 import poise
 from poise.batch import Step
 from poise.errors import RunError
-from poise.policies.train import EpisodeStatistics, MetricMeans, _next_multiple
+from poise.policies.metrics import MetricMeans, next_multiple
+from poise.policies.train import EpisodeStatistics
 
 QUICK = {"num_envs": 4, "collect_steps": 8, "hidden": (8, 8), "evaluations": 2, "eval_episodes": 2}
 
 
 def test_marks_on_the_way_depend_on_the_steps_alone():
-    assert [_next_multiple(s, 100, 4) for s in (0, 24, 25, 26, 99, 100)] == [25, 25, 50, 50, 100, 125]
-    assert _next_multiple(5, 100, 0) == float("inf")
+    assert [next_multiple(s, 100, 4) for s in (0, 24, 25, 26, 99, 100)] == [25, 25, 50, 50, 100, 125]
+    assert next_multiple(5, 100, 0) == float("inf")
 
 
 def step(reward, terminated, success=None, mask=None) -> Step:

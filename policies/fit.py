@@ -1,0 +1,201 @@
+"""Fitting: a learner and demonstration files, with no simulator but to score.
+
+    for each update:   update(data.sample(request, rng))
+
+What a run is besides (logs, evaluations, checkpoints, exact resume) stands in run.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..datasets.offline import OfflineDataset, load, split_filter
+from ..errors import DatasetError, UsageError
+from ..normalizer import Normalizer
+from ..sim.make import make
+from ..spec import Spec
+from .learner import concatenated
+from .recipes import fitting_recipe
+from .run import Progress, Run, RunResult, choose_device, new_run_folder, torch_threads
+from .run_folder import RunFolder, describe_machine, read_config
+from .run_settings import FitSettings
+
+TOGETHER = 32  # updates between two looks at whether to log or to stop
+WHOLE = 1 << 30  # bytes up to which a file's hash is of all of it
+ENDS = 16 << 20  # of each end of a larger file
+
+
+def fit(
+    algorithm: str,
+    data: Sequence[str],
+    task: str | None = None,
+    out: Path | str | None = None,
+    *,
+    valid: Sequence[str] = (),
+    mapping: Mapping[str, Sequence[str]] | None = None,
+    weights: Sequence[float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Fit `algorithm` to demonstration files, each FILE or FILE:filter, into the run folder `out`.
+
+    task: score the policy in this task during the run; its Spec must be the data's.
+    valid: files, each FILE or FILE:filter, that are held out and scored on.
+    mapping: group -> the files' observation keys, see datasets/log_spec.py.
+    settings: of the run and the algorithm, instead of the recipe's; with `resume`, `steps` alone may change.
+
+    Raises:
+        UsageError: an unknown algorithm, task or setting.
+        DatasetError: files that cannot be read, do not fit, or changed since the run began.
+        RunError: the folder is taken, locked, damaged or full.
+        Interrupted: Ctrl-C; the run is saved.
+    """
+    chosen = fitting_recipe(algorithm, task, settings or {})
+    path = Path(out) if out is not None else new_run_folder(f"{task or 'data'}-{algorithm}-seed{chosen.run.seed}")
+    device, run = choose_device(chosen.run.device), chosen.run
+    assert isinstance(run, FitSettings)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch_threads(run.torch_threads))
+        files = {"data": _described(data), "valid": _described(valid)}
+        wanted = _task_spec(task)
+        options: dict[str, Any] = {"mapping": mapping, "task": wanted, "ends": run.ends, "actions": run.actions}
+        if run.memory:
+            options["memory"] = run.memory
+        learned = load(data, device=device, weights=weights, **options)
+        held_out = load(valid, device=device, **options) if valid else None
+        normalizer = _normalizer(learned, device) if getattr(chosen.settings, "normalize_obs", False) else None
+        learner = chosen.learner(learned.spec, chosen.settings, normalizer, run.seed, device, planned_steps=run.steps)
+        folder = RunFolder(path, resume)
+        stack.callback(folder.close)
+        if resume:
+            _require_same_files(read_config(path)["files"], files)
+        else:
+            folder.write_json("config.json", {
+                "algorithm": algorithm, "task": task, "run": asdict(run), "settings": asdict(chosen.settings),
+                "files": files, "mapping": mapping, "weights": weights, "device": str(device),
+                "machine": describe_machine(run.threads)})  # fmt: skip
+        return _Fitting(algorithm, task or "", run, learned, held_out, learner, folder, progress).go(resume)
+
+
+def resume_fit(run_dir: Path | str, steps: int | None = None, device: str | None = None,
+               progress: Progress | None = None) -> RunResult:  # fmt: skip
+    """Go on with a fit that was stopped or killed, to its own total of updates or to `steps`."""
+    config = read_config(Path(run_dir))
+    if "files" not in config:
+        raise UsageError(f"{run_dir} is a run in simulation: poise train --resume {run_dir}")
+    changes = {k: v for k, v in (("steps", steps), ("device", device)) if v is not None}
+    names = {kind: [file["name"] for file in config["files"][kind]] for kind in ("data", "valid")}
+    return fit(config["algorithm"], names["data"], config["task"], run_dir, valid=names["valid"],
+               mapping=config["mapping"], weights=config["weights"], resume=True, progress=progress,
+               settings={**config["run"], **config["settings"], **changes})  # fmt: skip
+
+
+class _Fitting(Run):
+    """One run; its steps are updates."""
+
+    verb = "fit"
+
+    def __init__(self, algorithm: str, task: str, run: FitSettings, data: OfflineDataset, valid: OfflineDataset | None,
+                 learner: Any, folder: RunFolder, progress: Progress | None):  # fmt: skip
+        super().__init__(algorithm, task, run, learner, folder, progress)
+        self.data, self.valid = data, valid
+
+    def iterate(self) -> None:
+        request, rng, learner, metrics = self.learner.request, self.rng, self.learner, self.metrics
+        for _ in range(min(TOGETHER, self.run.steps - self.steps)):
+            metrics.add(learner.update(self.data.sample(request, rng)))
+            self.steps += 1
+
+    def begin(self) -> None:
+        pass
+
+    def own_metrics(self) -> dict[str, float]:
+        """Of held-out steps, all of them."""
+        if self.valid is None or not hasattr(self.learner, "score"):
+            return {}
+        sums: dict[str, float] = {}
+        for batch in self.valid.blocks():
+            for name, value in self.learner.score(batch).items():
+                sums[f"valid/{name}"] = sums.get(f"valid/{name}", 0.0) + value.item() * len(batch.action)
+        return {name: total / self.valid.num_rows for name, total in sums.items()}
+
+    @property
+    def evaluation_ranges(self) -> Any:
+        return self.run.randomize
+
+    def provenance(self) -> dict[str, Any]:
+        return {"randomize": self.run.randomize}
+
+    def own_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def _task_spec(task: str | None) -> Spec | None:
+    """What the task shows and wants."""
+    if task is None:
+        return None
+    env = make(task, num_envs=1, seed=0, randomize="none")
+    try:
+        return env.spec.for_policy_file()
+    finally:
+        env.close()
+
+
+def _normalizer(data: OfflineDataset, device: torch.device) -> Normalizer | None:
+    """The moments of everything that is learned from, and of nothing else."""
+    if not (groups := data.spec.vectors):
+        return None
+    result: Normalizer | None = None
+    for batch in data.blocks():
+        x = concatenated(batch.obs, groups)
+        result = result or Normalizer(x.shape[-1], device=device)
+        result.update(x)
+    return result
+
+
+# ---- which files a run is of ---------------------------------------------------------------------
+
+
+def _described(names: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"name": str(name), **_fingerprint(name)} for name in names]
+
+
+def _fingerprint(name: str) -> dict[str, Any]:
+    """Size and hash of a file; of a large one, of its two ends; of a folder, of its files' names and sizes."""
+    path = Path(split_filter(name)[0])
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        listing = "".join(f"{p.relative_to(path)}\0{p.stat().st_size}\0" for p in files)
+        return {"bytes": sum(p.stat().st_size for p in files), "sha256": hashlib.sha256(listing.encode()).hexdigest()}
+    if not path.is_file():
+        raise DatasetError(f"no such file or folder: {name}")
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        else:
+            digest.update(file.read(ENDS))
+            file.seek(size - ENDS)
+            digest.update(file.read(ENDS))
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _require_same_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for kind, files in before.items():
+        for was, found in zip(files, now[kind], strict=True):
+            if was != found:
+                raise DatasetError(f"{was['name']} changed since this run began: it had {was['bytes']:,} bytes and "
+                                   f"sha256 {was['sha256'][:12]}…, now {found['bytes']:,} and {found['sha256'][:12]}…; "
+                                   f"put it back, or begin a new run")  # fmt: skip
