@@ -24,11 +24,11 @@ class FitHelp(argparse.Action):
     """`poise fit --help` with every recipe, and `poise fit ALGO --help` with every setting of one."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from .policies.recipes import RECIPES
+        from .policies.recipes import recipes_of
         from .policies.run_settings import FitSettings
 
         parser.print_help()
-        print_settings("fit", namespace, {k: v for k, v in RECIPES.items() if isinstance(v().run, FitSettings)})
+        print_settings("fit", namespace, recipes_of(FitSettings))
         parser.exit()
 
 

@@ -23,11 +23,11 @@ class TrainHelp(argparse.Action):
     """`poise train --help` with every recipe, and `poise train ALGO --help` with every setting of one."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from .policies.recipes import RECIPES
+        from .policies.recipes import recipes_of
         from .policies.run_settings import RunSettings
 
         parser.print_help()
-        print_settings("train", namespace, {k: v for k, v in RECIPES.items() if isinstance(v().run, RunSettings)})
+        print_settings("train", namespace, recipes_of(RunSettings))
         parser.exit()
 
 

@@ -331,6 +331,11 @@ def recipe(name: str, task: str | None = None, *changes: Mapping[str, Any]) -> R
     return result
 
 
+def recipes_of(kind: type[LoopSettings]) -> dict[str, Callable[[], Recipe]]:
+    """The recipes whose runs have such settings: RunSettings of poise train, FitSettings of poise fit."""
+    return {name: make for name, make in RECIPES.items() if isinstance(make().run, kind)}
+
+
 def training_recipe(name: str, task: str | None, *changes: Mapping[str, Any]) -> Recipe:
     """The recipe of what trains in simulation; UsageError for one that learns from files."""
     chosen = recipe(name, task, *changes)
@@ -343,8 +348,8 @@ def fitting_recipe(name: str, task: str | None, *changes: Mapping[str, Any]) -> 
     """The recipe of what learns from files; UsageError for one that trains in simulation."""
     chosen = recipe(name, task, *changes)
     if not isinstance(chosen.run, FitSettings):
-        offline = ", ".join(name for name, make in RECIPES.items() if isinstance(make().run, FitSettings))
-        raise UsageError(f"{name} learns in simulation: poise train {name} --task TASK. From files learn {offline}")
+        raise UsageError(f"{name} learns in simulation: poise train {name} --task TASK. "
+                         f"From files learn {', '.join(recipes_of(FitSettings))}")  # fmt: skip
     return chosen
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from poise.cli import main
-from poise.policies.recipes import RECIPES
+from poise.policies.recipes import RECIPES, recipes_of
+from poise.policies.run_settings import FitSettings, RunSettings
 
 QUICK = ["--set", "num_envs=4", "--set", "collect_steps=8", "--set", "hidden=8,8", "--set", "evaluations=1",
          "--set", "eval_episodes=2", "--steps", "128"]  # fmt: skip
@@ -30,7 +31,7 @@ def test_help_teaches_and_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("algorithm", sorted(RECIPES))
+@pytest.mark.parametrize("algorithm", sorted(recipes_of(RunSettings)))
 def test_train_help_prints_every_setting_with_default_and_meaning(capsys, algorithm):
     with pytest.raises(SystemExit) as exit:
         main(["train", algorithm, "--help"])
@@ -43,14 +44,16 @@ def test_train_help_without_an_algorithm_lists_every_recipe_with_a_line(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     lines = capsys.readouterr().out.splitlines()
-    for name in RECIPES:
+    for name in recipes_of(RunSettings):
         (line,) = [line for line in lines if line.strip().partition(" ")[0] == name]
         assert len(line.strip().removeprefix(name).strip()) > 20, f"{name} says nothing of itself"
 
 
 @pytest.mark.parametrize("algorithm", sorted(RECIPES))
 def test_a_learning_rate_of_nan_is_refused_by_every_recipe(capsys, algorithm):
-    code, _, err = call(capsys, "train", algorithm, "--task", "gym:CartPole-v1", "--set", "learning_rate=nan")
+    fits = algorithm in recipes_of(FitSettings)
+    first = ("fit", algorithm, "--data", "any.hdf5") if fits else ("train", algorithm, "--task", "gym:CartPole-v1")
+    code, _, err = call(capsys, *first, "--set", "learning_rate=nan")
     assert code == 2 and "learning_rate = nan" in err and err.count("\n") == 1, err
 
 

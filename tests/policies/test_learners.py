@@ -3,7 +3,8 @@
 import pytest
 
 from conformance_policy import DiscreteDrift, DiscreteImageDrift, Drift, ImageDrift, check_learner
-from poise.policies.recipes import RECIPES, recipe
+from poise.policies.recipes import recipe, recipes_of
+from poise.policies.run_settings import RunSettings
 
 SMALL = {
     "a2c": {"hidden": (8, 8)},
@@ -24,7 +25,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("normalize_obs", [True, False])
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", sorted(recipes_of(RunSettings)))
 def test_the_learner_keeps_the_contract(name, normalize_obs, tmp_path):
     small = SMALL.get(name) or SMALL[name.partition("/")[0]]
     chosen = recipe(name, None, {**small, "normalize_obs": normalize_obs})

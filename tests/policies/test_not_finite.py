@@ -12,7 +12,8 @@ from poise.errors import RunError
 from poise.policies import train as training
 from poise.policies.metrics import not_finite
 from poise.policies.policy_file import read_policy
-from poise.policies.recipes import RECIPES, recipe
+from poise.policies.recipes import recipe, recipes_of
+from poise.policies.run_settings import RunSettings
 
 SMALL = {
     "a2c": {"hidden": "8"},
@@ -25,7 +26,7 @@ SMALL = {
 }
 RUN = {"steps": 2000, "num_envs": 4, "evaluations": 1, "eval_episodes": 1, "log_points": 500, "checkpoint_seconds": 0,
        "threads": 1}  # fmt: skip
-LEARNERS = sorted(name for name in RECIPES if name not in ("dqn/nature", "dqn/2013", "sac/pixels"))
+LEARNERS = sorted(name for name in recipes_of(RunSettings) if name not in ("dqn/nature", "dqn/2013", "sac/pixels"))
 
 
 @pytest.fixture
