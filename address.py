@@ -34,6 +34,22 @@ def value_of(text: str) -> Any:
         return text
 
 
+def positive(name: str, text: str, kind: type = float, unit: str = "") -> Any:
+    """The value of an option that is a number above 0, whole where kind is int.
+
+    Raises:
+        UsageError: it is none, or absurdly large.
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e9:  # False for NaN too
+        whole = "whole " if kind is int else ""
+        raise UsageError(f"{name}={text}: expected a {whole}number {f'of {unit} ' if unit else ''}above 0")
+    return value
+
+
 def with_option(address: str, name: str, value: str) -> str:
     """The address with one more option, which takes the place of the same one in it."""
     head, options = split_options(address)

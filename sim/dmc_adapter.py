@@ -12,9 +12,9 @@ dm_control only when a task is made.
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from ..address import split_options, without_workers
+from ..address import positive, split_options, without_workers
 from ..errors import UsageError, unknown_name
 from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
 from .randomization import Randomization
@@ -46,22 +46,12 @@ def make_dmc(name: str, num_envs: int, seed: int = 0, randomization: Randomizati
         if option not in OPTIONS:
             raise unknown_name("option of a dm_control task", option, OPTIONS)
     domain, task = tasks[plain]
-    arguments = {"domain": domain, "task": task, "time_limit": _seconds(options.get("time_limit"))}
+    arguments: dict[str, Any] = {"domain": domain, "task": task}
+    if "time_limit" in options:
+        arguments["time_limit"] = positive("time_limit", options["time_limit"], unit="seconds")
     if randomization:
         arguments["randomization"] = randomization.to_json()
     call = EnvCall("poise.sim.dmc_env:make_env", arguments)
     first = call()
     limit = cast("DmcEnv", first.unwrapped).max_episode_steps
     return worlds_of(first, call, num_envs, workers, bare, seed, "dmc", limit, randomization)
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < 1e6:
-        raise UsageError(f"time_limit={text}: expected a number of seconds above 0")
-    return value

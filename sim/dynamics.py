@@ -5,9 +5,7 @@ in the order of the list. Nothing is ever read back from a randomized model, so 
 
     dynamics = Dynamics(model, randomization)
     params = dynamics.draw(seed, worlds, episodes)     # term -> (n, k)
-    for field, values in dynamics.fields(params).items():
-        ...                                            # write values[i] into world i's model: `put` does it
-    # and mj_setConst(model, data) where dynamics.needs_constants
+    Models(models).give(dynamics.fields(params))       # written into n models (sim/models.py)
 """
 
 from __future__ import annotations
@@ -24,13 +22,15 @@ from ..spec import Spec
 from .actuation import servos
 from .appearance import count
 from .kicks import KICKS, kicked
-from .physics_terms import DERIVED, Change, bind, default, massive_bodies, names_of, single_joints
+from .physics_terms import Change, bind, default, massive_bodies, names_of, single_joints
 from .randomization import Randomization, Term
 from .readings import observed
 from .task import Key
 from .whats import WHATS
 
 _JOINT_SENSING = frozenset(what for what in WHATS if WHATS[what].family == "sensing" and WHATS[what].target == "joint")
+_NOT_NEGATIVE = ("body_mass", "dof_frictionloss", "dof_damping", "dof_armature", "jnt_stiffness", "geom_friction",
+                 "actuator_gainprm")  # fmt: skip
 
 
 class Dynamics:
@@ -44,7 +44,7 @@ class Dynamics:
         self._changes.sort(key=lambda pair: pair[0].what == "joint_offset")
         self.sizes = {term.name: change.size for term, change in self._changes}
         self.defaults = {f: default(model, f) for _, change in self._changes for f in change.fields}
-        self.needs_constants = derives(self.defaults)
+        self._require_valid_together()
         self.joint_sensing = [_sensed(model, t) for t in randomization.terms if t.what in _JOINT_SENSING]
         self.latency = [t for t in randomization.terms if t.what == "action_latency"]
 
@@ -72,6 +72,23 @@ class Dynamics:
         named = set(terms)
         return {field for term, change in self._changes if term.name in named for field in change.fields}
 
+    def _require_valid_together(self) -> None:
+        """Refuse terms on one field that are valid each, and together can draw what is not.
+
+        Changes of values that cannot be negative grow with what is drawn, so the lowest draws make the lowest values.
+        """
+        on = {f: [t.name for t, change in self._changes if f in change.fields] for f in _NOT_NEGATIVE}
+        if not any(len(names) > 1 for names in on.values()):
+            return
+        lows = {t.name: low if np.isfinite(low := t.support[0]) else 0.0 for t, _ in self._changes}
+        lowest = self.fields({name: np.full((1, self.sizes[name]), low) for name, low in lows.items()})
+        for field, names in on.items():
+            if len(names) > 1:
+                wrong = lowest[field][0][(self.defaults[field] >= 0) & (lowest[field][0] < 0)]
+                if len(wrong):
+                    raise UsageError(f"randomization terms {', '.join(map(repr, names))} can draw a {field} of "
+                                     f"{np.min(wrong):g} together, no valid value")  # fmt: skip
+
     def delay(self, params: Mapping[str, np.ndarray], dt: float) -> np.ndarray:
         """Action latency in whole physics steps of dt [s], all latency terms added: (n,)."""
         total = sum(params[t.name][:, 0] for t in self.latency)
@@ -80,20 +97,6 @@ class Dynamics:
     def longest_delay(self, dt: float) -> int:
         """The longest delay that can be drawn, in physics steps of dt [s]."""
         return int(np.rint(sum(t.support[1] for t in self.latency) / dt))
-
-
-def derives(fields: Iterable[str]) -> bool:
-    """Whether mj_setConst must follow when these fields were written."""
-    return not DERIVED.isdisjoint(fields)
-
-
-def put(model: mujoco.MjModel, field: str, value: Any) -> None:
-    """Write one world's value of a field that `Dynamics.fields` gives into its model."""
-    if field.startswith("opt."):
-        option = field.removeprefix("opt.")
-        setattr(model.opt, option, value if np.ndim(value) else np.asarray(value).item())
-    else:
-        getattr(model, field)[...] = value
 
 
 def writable(randomization: Randomization) -> tuple[list[str], list[str]]:

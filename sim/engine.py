@@ -15,14 +15,14 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from ..errors import UsageError
-from .dynamics import put
+from .models import Models
 
 FULL_STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 _LARGEST = 1e6  # no joint position [rad, m] or velocity of a working simulation is beyond this
@@ -47,14 +47,13 @@ class Engine(ABC):
         self.separate = separate
         self.extra: Mapping[str, np.ndarray] = {}  # MjData fields that a task reads, each (N, …)
         self._data = [mujoco.MjData(model) for _ in range(threads)]
-        self._scratch = mujoco.MjData(model)  # for derived constants only
-        self._views: dict[str, list[np.ndarray]] = {}
+        self._written = Models(self.models)
 
         nq, nv = model.nq, model.nv
         self._qpos, self._qvel = slice(1, 1 + nq), slice(1 + nq, 1 + nq + nv)
         self._period = np.full(num_envs, num_substeps * model.opt.timestep)  # (N,) [s]
         self._default = np.empty(mujoco.mj_stateSize(model, FULL_STATE))
-        mujoco.mj_getState(model, self._scratch, self._default, FULL_STATE)
+        mujoco.mj_getState(model, self._data[0], self._default, FULL_STATE)
         self.state = np.repeat(self._default[None], num_envs, axis=0)  # (N, state); a new array after every step
 
     @property
@@ -110,30 +109,19 @@ class Engine(ABC):
         self.state = self.state.copy()
         self.state[:, self._qvel] += change
 
-    def write(self, field: str, values: np.ndarray, worlds: np.ndarray) -> None:
-        """Set a model field, or an option "opt.x", to values (n, …) in the given worlds.
+    def write(self, fields: Mapping[str, np.ndarray], worlds: np.ndarray,
+              wanted: Collection[str] | None = None) -> None:  # fmt: skip
+        """Set model fields, or options "opt.x", to values (n, …) in the given worlds; by default all that are there.
 
-        `refresh` must follow where masses changed. A world with another time step takes as many steps as the others,
-        so its control period is longer or shorter than the commands' clock says.
+        A world with another time step takes as many steps as the others, so its control period is longer or shorter
+        than the commands' clock says.
         """
         if not self.separate:
-            raise UsageError(f"cannot write {field}: the worlds share one model; build the engine with separate=True")
-        if field.startswith("opt."):
-            for world, value in zip(worlds.tolist(), values, strict=True):
-                put(self.models[world], field, value)
-            if field == "opt.timestep":
-                self._period[worlds] = self.num_substeps * values
-            return
-        if field not in self._views:
-            self._views[field] = [getattr(model, field) for model in self.models]
-        views = self._views[field]
-        for world, value in zip(worlds.tolist(), values, strict=True):
-            views[world][...] = value
-
-    def refresh(self, worlds: np.ndarray) -> None:
-        """Recompute the constants that MuJoCo derives from masses, inertias and armatures."""
-        for world in worlds.tolist():
-            mujoco.mj_setConst(self.models[world], self._scratch)
+            raise UsageError(f"cannot write {', '.join(fields)}: the worlds share one model; build the engine with "
+                             "separate=True")  # fmt: skip
+        self._written.give(fields, worlds, wanted)
+        if "opt.timestep" in fields:
+            self._period[worlds] = self.num_substeps * fields["opt.timestep"]
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self.state.copy()}

@@ -24,8 +24,9 @@ from ..errors import UsageError
 from ..robots import RobotSpec
 from .arm_file import hold_gripper, read_arm
 from .cpu import compile_physics
-from .dynamics import Dynamics, put
+from .dynamics import Dynamics
 from .engine import FULL_STATE
+from .models import Models
 from .physics_terms import prepare
 from .randomization import Randomization
 from .whats import WHATS
@@ -96,13 +97,7 @@ class Candidates:
 
     def _models(self, params: Mapping[str, np.ndarray], count: int) -> list[mujoco.MjModel]:
         models = [copy.copy(self.model) for _ in range(count)]
-        for field, values in self.dynamics.fields(params).items():
-            for model, value in zip(models, values, strict=True):
-                put(model, field, value)
-        if self.dynamics.needs_constants:
-            scratch = mujoco.MjData(self.model)
-            for model in models:
-                mujoco.mj_setConst(model, scratch)
+        Models(models).give(self.dynamics.fields(params))
         return models
 
     def close(self) -> None:

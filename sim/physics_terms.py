@@ -22,7 +22,6 @@ from .randomization import Term, match
 from .whats import WHATS
 
 PAYLOAD_RADIUS = 0.03  # [m] a payload is a solid ball of this size
-DERIVED = frozenset({"body_mass", "body_inertia", "body_ipos", "dof_armature"})  # MuJoCo's constants come from these
 Values = dict[str, np.ndarray]
 
 _JOINT_FIELDS = {"joint_friction": "dof_frictionloss", "joint_damping": "dof_damping", "joint_armature": "dof_armature"}

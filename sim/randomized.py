@@ -16,7 +16,8 @@ import gymnasium
 import mujoco
 
 from ..errors import UsageError
-from .dynamics import Dynamics, put, writable
+from .dynamics import Dynamics, writable
+from .models import Models
 from .randomization import Randomization
 from .whats import WHATS
 
@@ -35,15 +36,11 @@ class Randomized(gymnasium.Wrapper):
         if not isinstance(model, mujoco.MjModel):
             raise UsageError(f"{name} cannot be randomized: it is no MuJoCo environment; use randomize='none'")
         require_writable(randomization, name)
-        self._model, self._dynamics = model, Dynamics(model, randomization)
-        self._scratch = mujoco.MjData(model)
+        self._models, self._dynamics = Models([model]), Dynamics(model, randomization)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         key = int(self.np_random.integers(2**31)) if seed is None else seed
-        for field, values in self._dynamics.fields(self._dynamics.draw(key, 0, 0)).items():
-            put(self._model, field, values[0])
-        if self._dynamics.needs_constants:
-            mujoco.mj_setConst(self._model, self._scratch)
+        self._models.give(self._dynamics.fields(self._dynamics.draw(key, 0, 0)))
         return self.env.reset(seed=seed, options=options)
 
 

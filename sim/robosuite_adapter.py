@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..address import split_options, without_workers
+from ..address import positive, split_options, without_workers
 from ..errors import UsageError, unknown_name
 from .gymnasium_adapter import GymVecEnv, require_worlds, worlds_of
 from .randomization import Randomization
@@ -82,10 +82,10 @@ def _options(texts: Mapping[str, str]) -> dict[str, Any]:
     """The options as values of RobosuiteOptions."""
     read = {
         "controller": partial(_one_of, CONTROLLERS),
-        "control_freq": partial(_number, int),
-        "horizon": partial(_number, int),
+        "control_freq": partial(positive, kind=int),
+        "horizon": partial(positive, kind=int),
         "reward_shaping": _truth,
-        "reward_scale": partial(_number, float),
+        "reward_scale": positive,
         "hard_reset": _truth,
         "camera": lambda name, text: text.split(","),
     }
@@ -110,13 +110,3 @@ def _truth(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise UsageError(f"{name}={text}: expected true or false")
     return text.lower() == "true"
-
-
-def _number(kind: type, name: str, text: str) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < 1e9:
-        raise UsageError(f"{name}={text}: expected {'a whole' if kind is int else 'a'} number above 0")
-    return value

@@ -36,7 +36,8 @@ from gymnasium import spaces
 
 from ..errors import unknown_name
 from ..spec import UNKNOWN, ActionTerm, ObsTerm, Spec
-from .dynamics import Dynamics, put
+from .dynamics import Dynamics
+from .models import Models
 from .randomization import Randomization
 
 LOGGER = "robosuite_logs"
@@ -107,8 +108,7 @@ class RobosuiteEnv(gymnasium.Env):
         self._rebuilds = False  # it has just been built
         self._suite.rng = _Orderly(self._suite.rng.bit_generator)
         self._begin, self._suite._reset_internal = self._suite._reset_internal, self._randomize_and_begin
-        self._dynamics: Dynamics | None = None
-        self._scratch: mujoco.MjData | None = None
+        self._randomized: tuple[Dynamics, Models] | None = None
         self._substeps = round(1.0 / options.control_freq / SIMULATION_TIMESTEP)
         self._key = 0
         first, _ = self.reset(seed=0)
@@ -186,14 +186,10 @@ class RobosuiteEnv(gymnasium.Env):
         self._begin()
 
     def _randomize(self) -> None:
-        if self._dynamics is None or self._suite.hard_reset:
-            self._dynamics = Dynamics(self.model, self._randomization)
-            self._scratch = mujoco.MjData(self.model)
-        params = self._dynamics.draw(self._key, 0, 0)
-        for field, values in self._dynamics.fields(params).items():
-            put(self.model, field, values[0])
-        if self._dynamics.needs_constants:
-            mujoco.mj_setConst(self.model, self._scratch)
+        if self._randomized is None or self._suite.hard_reset:
+            self._randomized = Dynamics(self.model, self._randomization), Models([self.model])
+        dynamics, models = self._randomized
+        models.give(dynamics.fields(dynamics.draw(self._key, 0, 0)))
 
     def _release(self) -> None:
         """Free the models that a rebuild replaces; robosuite does so by a pass over all garbage, twice the cost."""

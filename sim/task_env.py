@@ -24,7 +24,7 @@ from .actuation import ActionFaults, Backlash
 from .adr import AdaptiveRandomization, Search
 from .commands import Commands
 from .cpu import CpuEngine, compile_physics
-from .dynamics import Dynamics, derives
+from .dynamics import Dynamics
 from .engine import Engine
 from .kicks import Kicks
 from .physics_terms import prepare
@@ -362,11 +362,7 @@ class TaskEnv:
     def _write(self, worlds: np.ndarray, drawn: Arrays, wanted: Collection[str]) -> None:
         """Put the wanted model fields, for the worlds' drawn parameters, into the engine."""
         if wanted:
-            for field, values in self.dynamics.fields(drawn).items():
-                if field in wanted:
-                    self.engine.write(field, values, worlds)
-            if derives(wanted):
-                self.engine.refresh(worlds)
+            self.engine.write(self.dynamics.fields(drawn), worlds, wanted)
         if self.dynamics.latency:
             self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
 

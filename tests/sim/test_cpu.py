@@ -87,7 +87,7 @@ def test_a_world_that_breaks_by_itself_at_any_substep_is_found():
 def test_writing_reaches_the_named_worlds_only():
     engine = _engine(separate=True)
     damping = np.tile(engine.model.dof_damping, (2, 1)) * [[2.0], [3.0]]
-    engine.write("dof_damping", damping, np.array([1, 4]))
+    engine.write({"dof_damping": damping, "jnt_range": None}, np.array([1, 4]), ["dof_damping"])
     assert [m.dof_damping[0] for m in engine.models] == [0.5, 1.0, 0.5, 0.5, 1.5, 0.5]
     same = _engine(separate=True)
     engine.step(CTRL[0])
@@ -98,7 +98,7 @@ def test_writing_reaches_the_named_worlds_only():
 
 def test_a_shared_model_cannot_be_written():
     with pytest.raises(UsageError, match="the worlds share one model"):
-        _engine().write("dof_damping", np.zeros((1, 8)), np.array([0]))
+        _engine().write({"dof_damping": np.zeros((1, 8))}, np.array([0]))
 
 
 def test_copies_of_a_model_carry_no_textures():

@@ -1,5 +1,7 @@
 """Randomization in a MuJoCo model: against models compiled with the changed values, never against our own code."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
@@ -23,10 +25,7 @@ def _engine(*terms: Term) -> tuple[CpuEngine, Dynamics]:
 
 def _write(engine: CpuEngine, dynamics: Dynamics, params: dict) -> mujoco.MjModel:
     """World 1's model after one reset with the given draws for it."""
-    for field, values in dynamics.fields(params).items():
-        engine.write(field, values, np.array([1]))
-    if dynamics.needs_constants:
-        engine.refresh(np.array([1]))
+    engine.write(dynamics.fields(params), np.array([1]))
     return engine.models[1]
 
 
@@ -300,3 +299,20 @@ def test_terms_on_the_same_field_apply_in_order():
 def test_a_term_that_does_not_fit_the_model_is_refused(term, message):
     with pytest.raises(UsageError, match=message):
         _engine(term)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (Term("a", "link_mass", "ball", range=(0.2, 1.0)),  # 0.2 kg
+         Term("b", "link_mass", "ball", range=(-0.1, 0.0), operation="add"), "'a', 'b' can draw a body_mass of -0.06 "),
+        (Term("a", "joint_damping", "elbow", range=(-0.2, 0.0), operation="add"),  # 0.3 N m s/rad
+         Term("b", "joint_damping", "elbow", range=(-0.2, 0.0), operation="add"), "can draw a dof_damping of -0.1 "),
+    ],
+)  # fmt: skip
+def test_terms_that_are_valid_each_and_not_together_are_refused(first, second, message):
+    with pytest.raises(UsageError, match=message):
+        _engine(first, second)
+    for alone in (first, second, replace(second, range=(-0.01, 0.0))):
+        _engine(alone)
+    _engine(first, replace(second, range=(-0.01, 0.0)))

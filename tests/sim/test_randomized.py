@@ -112,3 +112,21 @@ def test_a_robot_in_a_goal_environment_can_be_randomized():
 def test_what_cannot_be_written_is_refused_by_name(name, term, message):
     with pytest.raises(UsageError, match=message):
         poise.make(name, 1, randomize=Randomization((term,)))
+
+
+@pytest.mark.parametrize(
+    "name", ["gym:InvertedPendulum-v5", "dmc:cartpole-swingup", "robosuite:Lift/Panda", "reach/fr3"]
+)
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (
+            {"what": "link_mass", "target": "*", "range": [-100, 1], "operation": "add"},
+            "'t': adding -100 to the smallest link_mass .* gives -.* kg",
+        ),
+        ({"what": "timestep", "range": [0, 1]}, "'t': scale of timestep must be above zero, but 0 can be drawn"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_alike_in_everybodys_simulator(name, term, message):
+    with pytest.raises(UsageError, match=message):
+        poise.make(name, 1, randomize={"terms": [{"name": "t", **term}]})
