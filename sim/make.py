@@ -48,10 +48,13 @@ def _planar(camera: bool) -> Task:
 
 
 def _tabletop(module: str, cls: str, robot: str) -> Callable[..., Task]:
-    """The factory of a task on a table; camera=front|side shows what stands there, mjcf=FILE is another arm."""
+    """The factory of a task on a table.
 
-    def factory(camera: str = "", mjcf: str = "") -> Task:
-        return getattr(importlib.import_module(f".tasks.{module}", __package__), cls)(robot, camera, mjcf)
+    camera=front|side shows what stands there, reward=sparse is 1 at success alone, mjcf=FILE is another arm.
+    """
+
+    def factory(camera: str = "", mjcf: str = "", reward: str = "dense") -> Task:
+        return getattr(importlib.import_module(f".tasks.{module}", __package__), cls)(robot, camera, mjcf, reward)
 
     return factory
 

@@ -41,7 +41,7 @@ class Lift(Tabletop):
         """How high the cube is above where it lay, of the bench's size: (N,)."""
         return (self.cube(qpos)[:, 2] - self.bench.half) / self.bench.size
 
-    def reward(self, state: State, action: Any) -> Any:
+    def shaped(self, state: State, action: Any) -> Any:
         """r + 1.5 n min(h / .12, 1) + .5 [h >= .1 and n > .1] - .01 |a|^2.
 
         r and n of `gripping`: 1.5 at most, and 1 around the cube; h >= 0 the cube's height, of the bench's size.

@@ -57,7 +57,7 @@ class PickPlace(Tabletop):
         there = (distance(self.cube(state.qpos), target) <= SUCCESS_RADIUS * size) & slow
         return {"target_pos": target, "tool_pos": self.tool(state.qpos), "held": met(state.memory, there)}
 
-    def reward(self, state: State, action: Any) -> Any:
+    def shaped(self, state: State, action: Any) -> Any:
         """r + n c (1 - tanh 5 g) + exp(-(g / .03)^2) - .01 |a|^2.
 
         r and n of `gripping`: 1.5 at most, and 1 around the cube; c: closedness; g from the cube to the goal, of the

@@ -53,7 +53,7 @@ class Push(Tabletop):
         there = distance(self.cube(state.qpos), target) <= SUCCESS_RADIUS * self.bench.size
         return {"target_pos": target, "tool_pos": self.tool(state.qpos), "held": met(state.memory, there)}
 
-    def reward(self, state: State, action: Any) -> Any:
+    def shaped(self, state: State, action: Any) -> Any:
         """.5 (1 - tanh 8 d) + 1 - tanh 6 g + exp(-(g / .03)^2) - .01 |a|^2.
 
         g from the cube to the mark; d from the tool to the place to push from, which lies .02 behind the cube as seen

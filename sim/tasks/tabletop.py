@@ -13,6 +13,7 @@ Legend: N worlds.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +35,7 @@ from .held_goal import HeldGoal
 if TYPE_CHECKING:
     import mujoco
 
+REWARDS = ("dense", "sparse")
 EPISODE_STEPS = 75
 SUCCESS_STEPS = 5  # control steps in a row, the last ones of the episode
 CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
@@ -64,7 +66,7 @@ BENCHES = {
 }
 
 
-class Tabletop(HeldGoal):
+class Tabletop(HeldGoal, ABC):
     """A task on a table; see sim/task.py for the contract. A task adds goals, rewards and success."""
 
     kind: ClassVar[str]  # the task's name before the slash
@@ -77,11 +79,16 @@ class Tabletop(HeldGoal):
     max_episode_steps = EPISODE_STEPS
     success_steps = SUCCESS_STEPS
 
-    def __init__(self, robot: str = "fr3", camera: str = "", mjcf: str = ""):
-        """camera: one of CAMERAS gives 84 x 84 pictures instead of the cube's pose; mjcf: another file of the arm."""
+    def __init__(self, robot: str = "fr3", camera: str = "", mjcf: str = "", reward: str = "dense"):
+        """camera: one of CAMERAS gives 84 x 84 pictures instead of the cube's pose; mjcf: another file of the arm;
+        reward: dense leads to the goal, sparse is 1 at every step that is a success and 0 at the others."""
         if robot not in BENCHES:
             raise unknown_name("robot", robot, BENCHES)
-        self.name = f"{self.kind}/{robot}" + (f"?camera={camera}" if camera else "")
+        if reward not in REWARDS:
+            raise unknown_name("reward", reward, REWARDS)
+        told = [f"camera={camera}"] * bool(camera) + [f"reward={reward}"] * (reward != "dense")
+        self.name = f"{self.kind}/{robot}" + ("?" + "&".join(told) if told else "")
+        self.sparse = reward == "sparse"
         self.robot, self.bench, self.mjcf = robot_spec(robot), BENCHES[robot], mjcf or None
         self.spec = self._spec(camera)
         self.randomization = _randomization(self.robot, self.has_goal)
@@ -188,6 +195,18 @@ class Tabletop(HeldGoal):
         xp = array_namespace(d)
         n, c = xp.exp(-((d / 0.02) ** 2)), self.closedness(state.qpos)
         return 0.5 * (1.0 - xp.tanh(5.0 * d)) + 0.25 * (1.0 - n) * (1.0 - c) + n * (0.5 + 0.5 * c), n
+
+    def reward(self, state: State, action: Any) -> Any:
+        """What the task's `shaped` gives, or 0 and 1."""
+        if not self.sparse:
+            return self.shaped(state, action)
+        xp, success = array_namespace(action), self.success(state)
+        return xp.where(success, 1.0 + 0.0 * action[:, 0], 0.0 * action[:, 0])
+
+    @abstractmethod
+    def shaped(self, state: State, action: Any) -> Any:
+        """The dense reward, by the task's formula."""
+        ...
 
     def observe(self, state: State) -> dict[str, Any]:
         """Readings of the arm, and of the cube."""

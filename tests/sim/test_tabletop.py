@@ -194,3 +194,18 @@ def test_another_file_of_the_arm_must_have_as_many_finger_joints(tmp_path):
     with pytest.raises(UsageError, match=r"one_finger.xml .* finger_joint1, finger_joint2; it has finger_joint1"):
         load_task(f"lift/fr3?mjcf={path}").model()
     assert load_task(f"push/fr3?mjcf={path}").model().compile().nq == 7 + 7
+
+
+@pytest.mark.parametrize("name", ["push/fr3", "lift/fr3", "pick-place/fr3"])
+def test_a_sparse_reward_is_one_where_the_step_is_a_success_and_nothing_else(name):
+    task = load_task(f"{name}?reward=sparse")
+    assert task.name == f"{name}?reward=sparse" and task.spec == load_task(name).spec
+    state = pose(task, [0.5, 0.0, 0.15])
+    for held, expected in ((0, 0.0), (SUCCESS_STEPS - 1, 0.0), (SUCCESS_STEPS, 1.0), (SUCCESS_STEPS + 9, 1.0)):
+        state.memory["held"][:] = held
+        assert task.reward(state, np.full((1, task.spec.action_dim), 0.5)).tolist() == [expected]
+
+
+def test_a_reward_of_another_name_is_refused():
+    with pytest.raises(UsageError, match=r"unknown reward 'sparce'.*sparse"):
+        load_task("lift/fr3?reward=sparce")
