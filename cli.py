@@ -113,6 +113,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, metavar="S", help="seed of everything random")
     p.add_argument("--out", metavar="DIR", help="the run folder; a new one under runs/ by default")
     p.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    p.add_argument("--demos", nargs="+", default=[], metavar="FILE",
+                   help="demonstrations to learn from too, FILE or FILE:FILTER; for sac and its variants")  # fmt: skip
     p.add_argument("--config", metavar="FILE", help="take settings from a config.json, such as another run's")
     p.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="change settings")
 

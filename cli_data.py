@@ -22,6 +22,14 @@ examples:
 The file has robomimic's layout. With --noise, `actions` holds what was executed and `actions_asked` what the policy
 put out: to imitate the latter shows how to come back from mistakes."""
 
+FROM_RUN_EXAMPLES = """\
+examples:
+  poise data from-run runs/hop hop-replay.hdf5
+  poise data from-run runs/hop hop-medium-replay.hdf5 --first 100000
+
+Every transition is the replay's, true successors included. Episodes that were still going on are marked cut and
+truncated; the filter `whole` (hop-replay.hdf5:whole) leaves them out."""
+
 
 def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register `poise data` and everything below it."""
@@ -49,6 +57,11 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     c.add_argument("--num-envs", type=int, default=0, metavar="N", help="worlds stepped together (at most 64)")
     c.add_argument("--seed", type=int, default=0, metavar="S", help="seed of starts, dynamics and noise (0)")
 
+    r = add("from-run", _from_run, "write what an online run did as demonstrations", FROM_RUN_EXAMPLES)
+    r.add_argument("run_dir", metavar="RUN", help="the run folder, of sac or another learner with a replay")
+    r.add_argument("out", metavar="OUT.hdf5", help="the new file")
+    r.add_argument("--first", type=int, metavar="N", help="the run's first N steps over all worlds alone")
+
 
 def _help(parser: argparse.ArgumentParser) -> Any:
     def run(options) -> dict[str, Any]:
@@ -70,3 +83,15 @@ def _collect(options) -> dict[str, Any]:
     print(f"{done.out}: {done.episodes} episodes, {done.steps:,} steps, mean return {done.return_mean:.2f}{rate}")
     return {"out": str(done.out), "episodes": done.episodes, "tried": done.tried, "steps": done.steps,
             "return_mean": done.return_mean, "success_rate": done.success_rate}  # fmt: skip
+
+
+def _from_run(options) -> dict[str, Any]:
+    from .policies.run_replay import write_run
+
+    done = write_run(options.run_dir, options.out, options.first)
+    mean = "" if done.return_mean is None else f", mean return {done.return_mean:.2f}"
+    print(f"{done.out}: {done.episodes} episodes, {done.steps:,} steps{mean}")
+    for note in done.notes:
+        print(f"note: {note}")
+    return {"out": str(done.out), "episodes": done.episodes, "steps": done.steps, "return_mean": done.return_mean,
+            "notes": list(done.notes)}  # fmt: skip

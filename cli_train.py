@@ -15,6 +15,8 @@ examples:
   poise train ppo --task reach/fr3 --out runs/reach
   poise train sac --task gym:Pendulum-v1 --steps 10000 --seed 1
   poise train ppo --task reach/fr3 --randomize my_ranges.json --set learning_rate=3e-4
+  poise train sac/demos --task 'lift/fr3?reward=sparse' --demos lift.hdf5
+                                                       half of every batch from demonstrations (poise data collect)
   poise train --resume runs/reach --steps 2000000
   poise train ppo --task reach/fr3 --config runs/reach/config.json --out runs/again"""
 
@@ -66,7 +68,7 @@ def train_command(options) -> dict[str, Any]:
 
 def _resume(options, flags: dict[str, Any]) -> Any:
     beyond = [f"--{k.replace('_', '-')}" for k in flags if k not in ("steps", "device")]
-    beyond += [f"--{k}" for k in ("config", "out", "task", "mjcf") if getattr(options, k)]
+    beyond += [f"--{k}" for k in ("config", "out", "task", "mjcf", "demos") if getattr(options, k)]
     beyond += ["--set"] * bool(options.set)
     if beyond:
         raise UsageError(f"--resume goes on with the run as it was; leave out {', '.join(beyond)}")
@@ -94,7 +96,8 @@ def _train(options, flags: dict[str, Any]) -> Any:
     settings = {**config_settings(options), **flags, **option_settings(options)}
     with Progress() as progress:
         task = with_mjcf(options.task, options.mjcf)
-        return train(options.algorithm, task, options.out, settings=settings, progress=progress)
+        demos = options.demos or _config_demos(options)
+        return train(options.algorithm, task, options.out, settings=settings, demos=demos, progress=progress)
 
 
 def option_settings(options) -> dict[str, str]:
@@ -106,6 +109,18 @@ def option_settings(options) -> dict[str, str]:
 
 def config_settings(options) -> dict[str, Any]:
     """Settings of --config FILE: a run's config.json, or a plain object of settings."""
+    config = _config_file(options)
+    return {**config["run"], **config["settings"]} if "run" in config and "settings" in config else config
+
+
+def _config_demos(options) -> list[str]:
+    """The demonstrations that the run of --config FILE learned from."""
+    from .policies.demos import recorded
+
+    return recorded(_config_file(options))
+
+
+def _config_file(options) -> dict[str, Any]:
     if not options.config:
         return {}
     try:
@@ -118,4 +133,4 @@ def config_settings(options) -> dict[str, Any]:
         raise UsageError(f"--config {options.config} should hold an object of settings")
     if config.get("algorithm", options.algorithm) != options.algorithm:
         raise UsageError(f"--config {options.config} is of {config['algorithm']}, not of {options.algorithm}")
-    return {**config["run"], **config["settings"]} if "run" in config and "settings" in config else config
+    return config

@@ -110,6 +110,11 @@ class OfflineDataset:
         self._index.require_rewards()
         return np.add.reduceat(self._index.reward.astype(np.float64), self._index.first)
 
+    def discounted_returns(self, discount: float) -> np.ndarray:
+        """(S,) discounted rewards from every step to the recorded end of its episode."""
+        self._index.require_rewards()
+        return self._index.returns(discount)
+
     def blocks(self, rows: int = 8192) -> Iterator[Batch]:
         """All steps in order, `rows` at a time, as imitation sees them: for statistics of what does not fit memory."""
         request, rng = Sample(0, imitation=True), np.random.default_rng(0)

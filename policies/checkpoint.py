@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +67,37 @@ def load_checkpoint(folder: Path, buffer: Any) -> tuple[dict[str, Any], dict[str
     Raises:
         RunError: no checkpoint, another version, or a file that is missing or damaged.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        if manifest["format"] != FORMAT:
-            raise RunError(f"{path}: format version {manifest['format']!r}; this Poise reads version {FORMAT}")
+    manifest = read_manifest(folder)
+    with _damage_told(folder):
         tensors = load((folder / manifest["state"]).read_bytes())
         state = _restore(manifest["tree"], tensors)
-    except FileNotFoundError as error:
-        raise RunError(f"nothing to resume from: {Path(error.filename)} does not exist") from None
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"the checkpoint {path} is damaged ({error}); start the run anew") from None
     if buffer is not None:
         buffer.load(folder, manifest["buffer"])
     return state, manifest["info"]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the newest checkpoint consists of: files, the state's tree, what the buffer says of itself, info.
+
+    Raises:
+        RunError: no checkpoint, another version, or no such document.
+    """
+    path = folder / MANIFEST
+    with _damage_told(folder):
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise RunError(f"{path}: format version {manifest['format']!r}; this Poise reads version {FORMAT}")
+        return {name: manifest[name] for name in ("state", "tree", "buffer", "info")}
+
+
+@contextlib.contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RunError(f"nothing to resume from: {Path(error.filename)} does not exist") from None
+    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"the checkpoint {folder / MANIFEST} is damaged ({error}); start the run anew") from None
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:

@@ -165,6 +165,18 @@ def sac_large() -> Recipe:
     return Recipe(SAC, settings, RunSettings(num_envs=1))
 
 
+def sac_demos() -> Recipe:
+    """SAC with demonstrations, --demos FILE: half of every batch, layer norm (RLPD, arXiv 2302.02948)."""
+    from .sac import SAC
+    from .sac_config import SACConfig
+
+    settings = SACConfig(
+        norm="layer", normalize_obs=True, hidden=(128, 128), discount=0.97, learning_rate=5e-4, tau=0.01, updates=16,
+        policy_delay=2, learning_starts=5_000, init_alpha=0.01, target_std=0.15,
+    )  # fmt: skip
+    return Recipe(SAC, settings, RunSettings(num_envs=64, steps=100_000))
+
+
 def sac_pixels() -> Recipe:
     """SAC on a camera, with pictures shifted at random (DrQ, arXiv 2004.13649)."""
     from .sac import SAC
@@ -196,6 +208,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reinforce/to_go": reinforce_to_go,
     "reinforce/total": reinforce_total,
     "sac": sac,
+    "sac/demos": sac_demos,
     "sac/large": sac_large,
     "sac/pixels": sac_pixels,
 }

@@ -38,6 +38,10 @@ class RewardScale:
         self._largest = torch.maximum(self._largest, g.abs().max())
         self._sum = torch.where(done if mask is None else done & mask, 0.0, g)
 
+    def cover(self, largest: float) -> None:
+        """Take in that discounted sums of this size exist, which these worlds have not shown yet."""
+        self._largest = self._largest.clamp_min(largest)
+
     def __call__(self, reward: Tensor) -> Tensor:
         return reward / torch.maximum(self._running.std32[0], self._largest / self.most)
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..batch import Batch, Sample, Step
+from ..datasets.offline import OfflineDataset
 from ..datasets.replay import Replay
 from ..errors import UsageError
 from ..history import initial_history, stack_history, stacked_shape
@@ -81,8 +83,21 @@ class SAC:
 
     def make_buffer(self) -> Replay:
         if self.rewards is None:
-            return Replay(self.spec, self.num_envs, self.config.capacity, self.device)
-        return _WatchedReplay(self.spec, self.num_envs, self.config.capacity, self.device, self.rewards)
+            return Replay(self._seen, self.num_envs, self.config.capacity, self.device)
+        return _WatchedReplay(self._seen, self.num_envs, self.config.capacity, self.device, self.rewards)
+
+    def look_at(self, demos: OfflineDataset) -> None:
+        """Take in the range of demonstrations that batches will be made of in part, before the first step.
+
+        What chance never reaches, such as a cube in the air, would be far outside of what a normalizer has seen.
+        """
+        if self.normalizer is not None:
+            for batch in demos.blocks():
+                vector = self._vector(batch.obs)
+                assert vector is not None
+                self.normalizer.update(vector)
+        if self.rewards is not None:
+            self.rewards.cover(float(np.abs(demos.discounted_returns(self.config.discount)).max()))
 
     def updates_due(self, env_steps: int) -> int:
         """`updates` after every collect phase, once the random phase is over."""
@@ -160,6 +175,8 @@ class SAC:
         actors_turn = self.updates % self.config.policy_delay == 0
         metrics = self.core.update(self._see(batch.obs), batch.action, reward, self._see(batch.next_obs),
                                    batch.terminated, discount, noise, actors_turn)  # fmt: skip
+        if batch.origin is not None:
+            metrics |= _halves(batch)
         self.updates += 1
         if self.config.policy_delay == 1:
             return metrics
@@ -234,6 +251,16 @@ class _WatchedReplay(Replay):
         mask = None if step.mask is None else step.mask.to(self.device)
         self._rewards.update(step.reward.to(self.device), step.done.to(self.device), mask)
         super().add(obs, action, extras, step)
+
+
+def _halves(batch: Batch) -> dict[str, Tensor]:
+    """Mean reward of the replay's rows of a batch and of the demonstrations': how far the one is from the other."""
+    assert batch.origin is not None
+    of_demos = batch.origin.to(batch.reward.dtype)  # 0 of the replay, 1 of demonstrations
+    found = {}
+    for name, share in (("replay", 1.0 - of_demos), ("demos", of_demos)):
+        found[f"{name}/reward"] = (share * batch.reward).sum() / share.sum().clamp_min(1.0)
+    return found
 
 
 def _hold_times(longest: int, device: torch.device) -> Tensor | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..batch import Step
 from ..sim.make import make
+from . import demos as demonstrations
 from .learner import restart
 from .recipes import Recipe, training_recipe
 from .run import Progress, Run, RunResult, choose_device, new_run_folder, torch_threads
@@ -32,23 +33,32 @@ def train(
     out: Path | str | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
+    demos: demonstrations.Files = (),
     resume: bool = False,
     progress: Progress | None = None,
 ) -> RunResult:
     """Train `algorithm` on `task` into the run folder `out` (a new one under runs/ by default).
 
     `settings` overrides the recipe's, run settings (steps, seed, num_envs, …) and the algorithm's alike.
+    `demos` are files of demonstrations, FILE or FILE:FILTER, that an off-policy learner learns from too: see demos.py.
     With `resume`, `out` is a run folder to go on with; `settings` may then change `steps` alone.
 
     Raises:
-        UsageError: an unknown task, algorithm or setting.
-        RunError: the folder is taken, locked, damaged or full.
+        UsageError: an unknown task, algorithm or setting, or an algorithm that takes no demonstrations.
+        RunError: the folder is taken, locked, damaged or full, or demonstrations have changed since.
+        DatasetError, SpecError: demonstrations cannot be read, or are not of such a task.
         Interrupted: Ctrl-C; the run is saved.
     """
     chosen = training_recipe(algorithm, task, settings or {})
     assert isinstance(chosen.run, RunSettings)
     path = Path(out) if out is not None else new_run_folder(f"{task}-{algorithm}-seed{chosen.run.seed}")
-    randomize = read_config(path)["randomization"] or "none" if resume else chosen.run.randomize
+    randomize = chosen.run.randomize
+    if resume:
+        config = read_config(path)
+        demonstrations.require_unchanged(config)
+        randomize, demos = config["randomization"] or "none", demonstrations.recorded(config)
+    if demos:
+        demonstrations.require_takes_demos(algorithm, chosen.settings)
     device = choose_device(chosen.run.device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(chosen.run.torch_threads))
@@ -57,11 +67,19 @@ def train(
         learner = chosen.learner(
             env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps
         )
+        data = demonstrations.demonstrations(demos, task, env.spec, device) if demos else None
         folder = RunFolder(path, resume)
         stack.callback(folder.close)
         if not resume:
-            folder.write_json("config.json", _config(algorithm, task, chosen, env, device))
-        return _Training(algorithm, task, chosen.run, env, learner, folder, progress).go(resume)
+            config = _config(algorithm, task, chosen, env, device)
+            config |= {"demos": demonstrations.record(demos)} if demos else {}
+            folder.write_json("config.json", config)
+        buffer = learner.make_buffer()
+        if data is not None:
+            if not resume:
+                learner.look_at(data)
+            buffer = demonstrations.mixed(buffer, data, chosen.settings.demo_share)
+        return _Training(algorithm, task, chosen.run, env, learner, buffer, folder, progress).go(resume)
 
 
 def resume(
@@ -80,10 +98,11 @@ def resume(
 class _Training(Run):
     """One run of the loop; its steps are those of all worlds together."""
 
-    def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, folder: RunFolder, progress):
+    def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, buffer, folder: RunFolder,
+                 progress):  # fmt: skip
         super().__init__(algorithm, task, run, learner, folder, progress)
         self.env = env
-        self.buffer = learner.make_buffer()
+        self.buffer = buffer
         self.obs: Mapping[str, Tensor] = {}
         self.initial_state = learner.initial_state(env.num_envs)
         self.state: Mapping[str, Tensor] = self.initial_state  # what a recurrent learner carries
