@@ -12,15 +12,18 @@ Layouts exclude each other, so that a path has one layout or none; `--layout` de
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from pathlib import Path
 from types import ModuleType
 
+from ..address import split_options
 from ..errors import DatasetError, unknown_name
 from .log import Log
 
 LAYOUTS: dict[str, str] = {
     "robomimic": "robomimic",
+    "d4rl": "d4rl",
 }  # name -> module of layouts/
 
 
@@ -47,10 +50,16 @@ def detect(path: Path) -> str:
 
 
 def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Log:
-    """The log at `path`, of its own layout or of the one told.
+    """The log at `path`, of its own layout or of the one told, which may carry options: `d4rl?horizon=1000`.
 
     Raises:
         DatasetError: it cannot be read, or its layout is not one alone.
+        UsageError: there is no such layout or option.
     """
     place = Path(path)
-    return layout(layout_name or detect(place)).read(place)
+    name, options = split_options(layout_name or detect(place))
+    read = layout(name).read
+    known = list(inspect.signature(read).parameters)[1:]
+    if unknown := [option for option in options if option not in known]:
+        raise unknown_name(f"option of layout {name}", unknown[0], known)
+    return read(place, **options)
