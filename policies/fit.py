@@ -66,7 +66,8 @@ def fit(
         stack.enter_context(torch_threads(run.torch_threads))
         files = {"data": _described(data), "valid": _described(valid)}
         wanted = _task_spec(task)
-        options: dict[str, Any] = {"mapping": mapping, "task": wanted, "ends": run.ends, "actions": run.actions}
+        options: dict[str, Any] = {"mapping": mapping, "task": wanted, "ends": run.ends, "actions": run.actions,
+                                   "label": run.label}  # fmt: skip
         if run.memory:
             options["memory"] = run.memory
         learned = load(data, device=device, weights=weights, **options)

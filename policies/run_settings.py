@@ -57,6 +57,9 @@ class FitSettings(LoopSettings):
     actions: str = setting(
         "checked", "Actions beyond [-1, 1]: checked refuses them, clip clips, scale scales all by the data's range."
     )
+    label: str = setting(
+        "actions", "The action to learn: actions, which were executed, or actions_asked, meant before noise was added."
+    )
     memory: str = setting("", "Memory that the steps may take, as 2G, before they are read from the files; free/2.")
 
     def __post_init__(self) -> None:

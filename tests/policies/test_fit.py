@@ -36,6 +36,14 @@ def test_a_fit_that_was_cut_short_and_resumed_ends_with_the_very_same_numbers(de
     assert all(np.array_equal(tensor, tensors(resumed)[name]) for name, tensor in tensors(whole).items())
 
 
+def test_what_was_meant_before_noise_is_learned_where_that_is_asked_for(demos):
+    executed, meant = (fit("bc", [demos], out=label, settings={**SHORT, "label": label})
+                       for label in ("actions", "actions_asked"))  # fmt: skip
+    assert not np.array_equal(tensors(executed)["actor.0.weight"], tensors(meant)["actor.0.weight"])
+    with pytest.raises(DatasetError, match="demo_0: meant is missing; it has .*actions_asked"):
+        fit("bc", [demos], out="none", settings={**SHORT, "label": "meant"})
+
+
 def test_the_task_is_scored_in_and_the_file_says_what_it_was_fitted_to(demos):
     result = fit("bc", [demos], "reach/fr3", "run", settings={**SHORT, "evaluations": 1, "eval_episodes": 2})
     assert result.eval is not None and result.eval.episodes == 2
