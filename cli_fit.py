@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .cli_eval import print_eval
-from .cli_train import config_settings, option_settings, print_settings
+from .cli_train import config_settings, option_settings, print_run, print_settings
 from .errors import UsageError
 
 FIT_EXAMPLES = """\
@@ -77,12 +76,7 @@ def fit_command(options) -> dict[str, Any]:
             result = fit(options.algorithm, options.data, options.task, options.out, valid=options.valid,
                          mapping=_mapping(options.obs), weights=options.weights, settings=settings,
                          progress=progress)  # fmt: skip
-    print(f"fitted with {result.steps:,} updates in {result.seconds:.0f} s: {result.policy}")
-    if result.eval is not None:
-        print_eval(result.eval.to_json())
-    print(f"curves: {result.run_dir / 'curves.png'}\nnext:   poise eval {result.policy} --task TASK")
-    return {"run_dir": str(result.run_dir), "policy": str(result.policy), "steps": result.steps,
-            "eval": result.eval.to_json() if result.eval else None}  # fmt: skip
+    return print_run(result, f"fitted with {result.steps:,} updates", f"poise eval {result.policy} --task TASK")
 
 
 def _mapping(assignments: list[str]) -> dict[str, list[str]] | None:

@@ -58,10 +58,15 @@ def train_command(options) -> dict[str, Any]:
              "randomize": options.randomize, "seed": options.seed}  # fmt: skip
     flags = {k: v for k, v in flags.items() if v is not None}
     result = _resume(options, flags) if options.resume else _train(options, flags)
-    print(f"trained {result.steps:,} steps in {result.seconds:.0f} s: {result.policy}")
+    return print_run(result, f"trained {result.steps:,} steps", f"poise eval {result.policy}")
+
+
+def print_run(result: Any, done: str, then: str) -> dict[str, Any]:
+    """What was done, the policy's score, where its curves are, and what to do next; the same as data."""
+    print(f"{done} in {result.seconds:.0f} s: {result.policy}")
     if result.eval is not None:
         print_eval(result.eval.to_json())
-    print(f"curves: {result.run_dir / 'curves.png'}\nnext:   poise eval {result.policy}")
+    print(f"curves: {result.run_dir / 'curves.png'}\nnext:   {then}")
     return {"run_dir": str(result.run_dir), "policy": str(result.policy), "steps": result.steps,
             "eval": result.eval.to_json() if result.eval else None}  # fmt: skip
 
