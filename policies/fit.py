@@ -22,6 +22,7 @@ from ..normalizer import Normalizer
 from ..sim.make import make
 from ..spec import Spec
 from .learner import concatenated
+from .offline_core import DataFacts
 from .recipes import fitting_recipe
 from .run import Progress, Run, RunResult, choose_device, new_run_folder, torch_threads
 from .run_folder import RunFolder, describe_machine, read_config
@@ -72,8 +73,8 @@ def fit(
             options["memory"] = run.memory
         learned = load(data, device=device, weights=weights, **options)
         held_out = load(valid, device=device, **options) if valid else None
-        normalizer = _normalizer(learned, device) if getattr(chosen.settings, "normalize_obs", False) else None
-        learner = chosen.learner(learned.spec, chosen.settings, normalizer, run.seed, device, planned_steps=run.steps)
+        facts = _facts(learned, chosen.settings, device)
+        learner = chosen.learner(learned.spec, chosen.settings, facts, run.seed, device, planned_steps=run.steps)
         folder = RunFolder(path, resume)
         stack.callback(folder.close)
         if resume:
@@ -151,6 +152,15 @@ def _task_spec(task: str | None) -> Spec | None:
         return env.spec.for_policy_file()
     finally:
         env.close()
+
+
+def _facts(data: OfflineDataset, settings: Any, device: torch.device) -> DataFacts:
+    """What the settings ask to know of the data before the first update."""
+    normalizer = _normalizer(data, device) if settings.normalize_obs else None
+    if not getattr(settings, "scale_rewards", False):
+        return DataFacts(normalizer)
+    returns = data.episode_returns()
+    return DataFacts(normalizer, (float(returns.min()), float(returns.max())))
 
 
 def _normalizer(data: OfflineDataset, device: torch.device) -> Normalizer | None:

@@ -82,6 +82,44 @@ def bc_gaussian() -> Recipe:
     return replace(chosen, settings=replace(chosen.settings, head="gaussian"))
 
 
+def td3_bc() -> Recipe:
+    """TD3 with behaviour cloning, from files (Fujimoto 2021)."""
+    from .td3_bc import TD3BC, TD3BCConfig
+
+    return Recipe(TD3BC, TD3BCConfig(), FitSettings())
+
+
+def iql() -> Recipe:
+    """Implicit Q-learning from files, with the settings for locomotion (Kostrikov 2021)."""
+    from .iql import IQL, IQLConfig
+
+    return Recipe(IQL, IQLConfig(), FitSettings())
+
+
+def iql_antmaze() -> Recipe:
+    """Implicit Q-learning for long mazes with rewards of 0 and 1."""
+    chosen = iql()
+    changes = {"expectile": 0.9, "temperature": 10.0, "scale_rewards": False, "reward_shift": -1.0}
+    return replace(chosen, settings=replace(chosen.settings, **changes))
+
+
+def cql() -> Recipe:
+    """Conservative Q-learning from files, with the settings for locomotion (Kumar 2020)."""
+    from .cql import CQL, CQLConfig
+
+    return Recipe(CQL, CQLConfig(), FitSettings())
+
+
+def cql_antmaze() -> Recipe:
+    """Conservative Q-learning for long mazes with rewards of 0 and 1."""
+    chosen = cql()
+    changes: dict[str, Any] = {
+        "alpha": 5.0, "gap": 0.8, "clip_diff": 200.0, "max_backup": True, "reward_scale": 10.0, "reward_shift": -5.0,
+        "hidden": (256,) * 5, "policy_learning_rate": 1e-4, "normalize_obs": False,
+    }  # fmt: skip
+    return replace(chosen, settings=replace(chosen.settings, **changes))
+
+
 def dqn() -> Recipe:
     """Deep Q-learning on vectors, double (Mnih 2015, van Hasselt 2016)."""
     from .dqn import DQN, DQNConfig
@@ -194,9 +232,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "actor_critic": actor_critic,
     "bc": bc,
     "bc/gaussian": bc_gaussian,
+    "cql": cql,
+    "cql/antmaze": cql_antmaze,
     "dqn": dqn,
     "dqn/2013": dqn_2013,
     "dqn/nature": dqn_nature,
+    "iql": iql,
+    "iql/antmaze": iql_antmaze,
     "ppo": ppo,
     "ppo/mujoco": ppo_mujoco,
     "ppo/kl": ppo_kl,
@@ -211,6 +253,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sac/demos": sac_demos,
     "sac/large": sac_large,
     "sac/pixels": sac_pixels,
+    "td3_bc": td3_bc,
 }
 
 # what a task needs otherwise than the recipe has it: (recipe, task) -> settings of the run and the algorithm

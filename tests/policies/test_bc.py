@@ -9,6 +9,7 @@ import torch
 from poise.batch import Batch
 from poise.normalizer import Normalizer
 from poise.policies.bc import BC, BCConfig, gaussian_nll
+from poise.policies.offline_core import DataFacts
 from poise.spec import ActionTerm, ObsTerm, Spec
 
 SPEC = Spec({"state": (ObsTerm("x", (3,)),)}, (ActionTerm("a", "unknown", low=(-1.0, -1.0), high=(1.0, 1.0)),), 0.05)
@@ -21,8 +22,8 @@ def batch(obs: torch.Tensor, action: torch.Tensor) -> Batch:
 
 
 def test_a_deterministic_update_is_one_step_of_adam_on_the_mean_squared_error():
-    learner = BC(SPEC, BCConfig(hidden=(8,), batch_size=5, anneal=False), None, seed=0)
-    plain = [p.clone().requires_grad_() for p in learner.params]
+    learner = BC(SPEC, BCConfig(hidden=(8,), batch_size=5, anneal=False), DataFacts(), seed=0)
+    plain = [p.clone().requires_grad_() for p in learner.actor.params]
     optimizer = torch.optim.Adam(plain, lr=1e-3)
     for _ in range(5):
         obs, action = torch.randn(5, 3), torch.rand(5, 2) * 2 - 1
@@ -32,7 +33,7 @@ def test_a_deterministic_update_is_one_step_of_adam_on_the_mean_squared_error():
         loss.backward()
         optimizer.step()
         assert learner.update(batch(obs, action))["policy/loss"].item() == pytest.approx(loss.item(), rel=1e-5)
-    for mine, theirs in zip(learner.params, plain, strict=True):
+    for mine, theirs in zip(learner.actor.params, plain, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), rtol=1e-5, atol=1e-6)
 
 
@@ -53,7 +54,7 @@ def test_a_linear_teacher_is_learned_and_a_held_out_error_says_so():
     teacher = torch.tensor([[0.3, -0.2], [0.1, 0.4], [-0.5, 0.2]])
     normalizer = Normalizer(3)
     normalizer.update(torch.randn(1000, 3, generator=rng))
-    learner = BC(SPEC, BCConfig(hidden=(32,), batch_size=64), normalizer, seed=1, planned_steps=1500)
+    learner = BC(SPEC, BCConfig(hidden=(32,), batch_size=64), DataFacts(normalizer), seed=1, planned_steps=1500)
     for _ in range(1500):
         obs = torch.randn(64, 3, generator=rng)
         learner.update(batch(obs, (obs @ teacher).clamp(-1, 1)))
@@ -66,7 +67,7 @@ def test_a_linear_teacher_is_learned_and_a_held_out_error_says_so():
 
 def test_choices_are_learned_by_cross_entropy():
     rng = torch.Generator().manual_seed(0)
-    learner = BC(CHOICE, BCConfig(hidden=(32,), batch_size=64), None, seed=1)
+    learner = BC(CHOICE, BCConfig(hidden=(32,), batch_size=64), DataFacts(), seed=1)
     for _ in range(400):
         obs = torch.randn(64, 3, generator=rng)
         learner.update(batch(obs, (obs[:, :1] > 0).long() + 2 * (obs[:, 1:2] > 0).long()))
@@ -78,7 +79,7 @@ def test_choices_are_learned_by_cross_entropy():
 
 def test_gaussian_deviations_follow_the_noise_of_the_demonstrations():
     rng = torch.Generator().manual_seed(0)
-    learner = BC(SPEC, BCConfig(head="gaussian", hidden=(32,), batch_size=128), None, seed=1, planned_steps=1500)
+    learner = BC(SPEC, BCConfig(head="gaussian", hidden=(32,), batch_size=128), DataFacts(), seed=1, planned_steps=1500)
     for _ in range(1500):
         obs = torch.randn(128, 3, generator=rng)
         learner.update(batch(obs, 0.2 * torch.randn(128, 2, generator=rng)))

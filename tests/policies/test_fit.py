@@ -40,7 +40,7 @@ def test_what_was_meant_before_noise_is_learned_where_that_is_asked_for(demos):
     executed, meant = (fit("bc", [demos], out=label, settings={**SHORT, "label": label})
                        for label in ("actions", "actions_asked"))  # fmt: skip
     assert not np.array_equal(tensors(executed)["actor.0.weight"], tensors(meant)["actor.0.weight"])
-    with pytest.raises(DatasetError, match="demo_0: meant is missing; it has .*actions_asked"):
+    with pytest.raises(DatasetError, match=r"demo_0: meant is missing; it has .*actions_asked"):
         fit("bc", [demos], out="none", settings={**SHORT, "label": "meant"})
 
 
