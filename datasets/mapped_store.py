@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import h5py
@@ -24,22 +24,24 @@ import torch
 from torch import Tensor
 
 from ..errors import DatasetError
+from .buffers import Buffers
 from .log import Column, Episode, Rows
 from .log_arrays import LogArrays, finite
 from .step_index import StepIndex
 
+BROAD = 1 << 12  # bytes of a row that is copied by itself
 BLOCK = 1 << 22  # bytes looked through at once
 
 
 class MappedStore:
     """`take` of named columns at rows, `successors` of groups after rows, as MemoryStore's and to the same bit."""
 
-    def __init__(self, parts: Sequence[LogArrays], index: StepIndex, device: torch.device):
+    def __init__(self, parts: Sequence[LogArrays], index: StepIndex, names: Collection[str], device: torch.device):
         self._index, self._device = index, device
         borders = np.cumsum([0] + [len(part.episodes) for part in parts])
         self._part_of = np.repeat(np.arange(len(parts)), np.diff(borders))  # (E,)
         ranges = zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)
-        self._parts = [MappedPart(part, low, index.first[low:high])
+        self._parts = [MappedPart(part, low, index.first[low:high], names)
                        for part, (low, high) in zip(parts, ranges, strict=True)]  # fmt: skip
 
     def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, Tensor]:
@@ -79,15 +81,18 @@ class MappedStore:
 
 
 class MappedPart:
-    """The columns of one log; its episodes are number `low` and on of the dataset, and begin with the rows `firsts`."""
+    """Columns `names` of one log; its episodes are number `low` and on of the dataset, and begin with rows `firsts`."""
 
-    def __init__(self, arrays: LogArrays, low: int, firsts: np.ndarray):
+    def __init__(self, arrays: LogArrays, low: int, firsts: np.ndarray, names: Collection[str]):
         self.arrays, self._low = arrays, low
         self._files: dict[str, np.ndarray] = {}
-        self._columns: dict[str, list[MappedColumn]] = {"action": [self._mapped(arrays.label, firsts)]}
+        self._columns: dict[str, list[MappedColumn]] = {}
+        if "action" in names:
+            self._columns["action"] = [self._mapped(arrays.label, firsts)]
         for group, keys in arrays.keys.items():
             for prefix in ("obs", "next_obs") if arrays.has_successors else ("obs",):
-                self._columns[f"{prefix}/{group}"] = [self._mapped(f"{prefix}/{key}", firsts) for key in keys]
+                if f"obs/{group}" in names:
+                    self._columns[f"{prefix}/{group}"] = [self._mapped(f"{prefix}/{key}", firsts) for key in keys]
 
     def rows(self, name: str, rows: np.ndarray, episode: np.ndarray) -> np.ndarray:
         """(B, dim) float32, (B, height, width, channels) uint8, or choices (B, 1) int64."""
@@ -150,6 +155,7 @@ class MappedColumn:
         self._data, self._dtype, self._shape = data, dtype, shape
         self._size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         self._base = starts - firsts * self._size
+        self._buffers = Buffers()
         # every range of so many bytes as a row, one byte after the other: picking rows copies what they cover
         self._ranges = np.lib.stride_tricks.as_strided(data, (max(0, len(data) - self._size + 1), self._size), (1, 1),
                                                        writeable=False)  # fmt: skip
@@ -158,8 +164,16 @@ class MappedColumn:
         """(B, …)"""
         if self._size == 0:
             return np.empty((len(rows), *self._shape), self._dtype)
-        found = self._ranges[self._base.take(episode) + rows * self._size]  # (B, bytes)
-        return found.view(self._dtype).reshape(len(rows), *self._shape)
+        places = self._base.take(episode) + rows * self._size
+        if self._size < BROAD:
+            return self._ranges[places].view(self._dtype).reshape(len(rows), *self._shape)
+        result = self._buffers.array((len(rows), self._size), self._data.dtype)
+        begins = np.flatnonzero(np.diff(places, prepend=places[0] - 1) != self._size)
+        ends = [*begins[1:].tolist(), len(rows)]
+        for first, end, place in zip(begins.tolist(), ends, places[begins].tolist(), strict=True):
+            length = (end - first) * self._size  # rows that lie side by side are copied at once
+            result[first:end].reshape(-1)[:] = self._data[place : place + length]
+        return result.view(self._dtype).reshape(len(rows), *self._shape)
 
     def check(self, start: int, steps: int, where: str) -> None:
         """Raise DatasetError where an episode's rows lie beyond the file's end or hold what is no finite number."""

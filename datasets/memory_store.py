@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..spec import Spec
+from .buffers import LARGE, Buffers
 from .log import Episode
 from .log_arrays import LogArrays
 
@@ -37,6 +38,7 @@ class MemoryStore:
         self._steps = sum(episode.steps for _, episode in self._episodes)
         self._slices = _slices(spec)
         self._arrays: dict[str, Any] = self._empty(self._steps + len(self._episodes))
+        self._buffers = Buffers()
         self._next: np.ndarray | None = None  # (S,) row of each step's successor; None where it is always the next
         self._fill()
 
@@ -64,7 +66,11 @@ class MemoryStore:
         if isinstance(array, Tensor):
             flat = torch.from_numpy(rows.reshape(-1)).to(self._device)
             return array.index_select(0, flat).view(*rows.shape, *array.shape[1:])
-        return torch.from_numpy(array.take(rows, 0))
+        shape = (*rows.shape, *array.shape[1:])
+        if math.prod(shape) * array.itemsize < LARGE:
+            return torch.from_numpy(array.take(rows, 0))
+        # clip: the only way that writes in place; no row is beyond
+        return torch.from_numpy(array.take(rows, 0, out=self._buffers.array(shape, array.dtype), mode="clip"))
 
     @property
     def nbytes(self) -> int:

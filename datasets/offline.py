@@ -18,7 +18,7 @@ together from the steps around it, none beyond its episode:
 
 All that varies is drawn from `rng`, so the same generator gives the same batches, and its state is all there is to
 save. A step that has no known successor (the last of an episode without `next_obs` that did not terminate) is shown to
-imitation alone. The steps lie in memory (memory_store.py), or in the files where they are larger (mapped_store.py).
+imitation alone. The steps lie in memory, or in the files where they are larger (step_store.py).
 
 Legend: S steps, E episodes, B batch, T window, A action, H chunk.
 """
@@ -41,10 +41,10 @@ from .goals import GoalReward, goal_steps
 from .log import Episode, Log
 from .log_arrays import ENDS, LogArrays, action_scales
 from .log_spec import ObsMapping, default_mapping, spec_of
-from .mapped_store import MappedStore
-from .memory_store import MemoryStore, memory_allowed, memory_needed
+from .memory_store import memory_allowed
 from .mix import checked_weights, shares
 from .step_index import Pool, StepIndex
+from .step_store import make_store
 
 GIVEN = ("length", "obs_horizon", "action_horizon", "imitation", "n_step", "discount", "next_action", "mc_return",
          "goal", "goal_share", "goal_discount")  # fmt: skip
@@ -86,10 +86,8 @@ class OfflineDataset:
                  for (log, es), scale in zip(pairs, scales, strict=True)]  # fmt: skip
         self._weights = None if weights is None else checked_weights(weights, len(logs))
         self._index = StepIndex(parts)
-        needed, allowed = memory_needed(parts, self.spec), memory_allowed(memory, self.device)
-        self.mapped = needed > allowed
-        store = (MappedStore(parts, self._index, self.device) if self.mapped else
-                 MemoryStore(parts, self.spec, self.device))  # fmt: skip
+        allowed = memory_allowed(memory, self.device)
+        store, self.in_files = make_store(parts, self._index, self.spec, self.device, allowed)
         self._gather = Gather(store, self._index, self.spec, self.device, goal_reward)
         self._request: Sample | None = None  # the last that came, and what was made of it
         self._pool: Pool | None = None

@@ -57,10 +57,14 @@ def test_mapped_and_in_memory_are_the_same_to_the_bit(tmp_path, request_):
     for files in ([one], [one, other]):
         weights = None if len(files) == 1 else [1, 2]
         held, mapped = load(files, weights=weights), load(files, weights=weights, memory=0)
-        assert mapped.mapped and not held.mapped
-        a, b = np.random.default_rng(5), np.random.default_rng(5)
+        divided = load(files, weights=weights, memory="1K")
+        assert held.in_files == () and divided.in_files == ("obs/front",)
+        assert mapped.in_files == ("action", "obs/state", "obs/front")
+        a, b, c = (np.random.default_rng(5) for _ in range(3))
         for _ in range(3):
-            assert_same(held.sample(request_, a), mapped.sample(request_, b))
+            batch = held.sample(request_, a)
+            assert_same(batch, mapped.sample(request_, b))
+            assert_same(batch, divided.sample(request_, c))
 
 
 def test_without_successors_too(tmp_path):
