@@ -18,7 +18,6 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from ..errors import DatasetError
 from .buffers import Buffers
 from .log import Column, Episode, Rows
 from .log_arrays import LogArrays, finite
+from .safe_hdf5 import Stored
 from .step_index import StepIndex
 
 BROAD = 1 << 12  # bytes of a row that is copied by itself
@@ -106,22 +106,21 @@ class MappedPart:
 
     def _mapped(self, name: str, firsts: np.ndarray) -> MappedColumn:
         places = [self._place(episode, name) for episode in self.arrays.episodes]
-        file, dtype, shape = places[0][0], places[0][1].dtype, places[0][1].shape[1:]
-        for (other, dataset, _), episode in zip(places, self.arrays.episodes, strict=True):
-            if (other, dataset.dtype, dataset.shape[1:]) != (file, dtype, shape):
-                raise DatasetError(
-                    f"{self.arrays.log.path}, {episode.name}: {name} is {dataset.dtype} {dataset.shape[1:]}, where it "
-                    f"is {dtype} {shape} before; {self._way_out()}"
-                )
+        file, dtype, shape, _ = places[0]
+        for place, episode in zip(places, self.arrays.episodes, strict=True):
+            if place[:3] != (file, dtype, shape):
+                raise DatasetError(f"{self.arrays.log.path}, {episode.name}: {name} is {place[1]} {place[2]}, where it "
+                                   f"is {dtype} {shape} before; {self._way_out()}")  # fmt: skip
         if file not in self._files:
             self._files[file] = mapped_bytes(file)
-        column = MappedColumn(self._files[file], dtype, shape, firsts, np.array([start for _, _, start in places]))
-        for (_, _, start), episode in zip(places, self.arrays.episodes, strict=True):
+        starts = np.array([start for *_, start in places])
+        column = MappedColumn(self._files[file], dtype, shape, firsts, starts)
+        for start, episode in zip(starts.tolist(), self.arrays.episodes, strict=True):
             column.check(start, episode.steps, f"{self.arrays.log.path}, {episode.name}: {name}")
         return column
 
-    def _place(self, episode: Episode, name: str) -> tuple[str, h5py.Dataset, int]:
-        """(file, dataset, byte of the first row) of a column."""
+    def _place(self, episode: Episode, name: str) -> tuple[str, np.dtype, tuple[int, ...], int]:
+        """(file, type, shape of a row, byte of the first row) of a column."""
         where = f"{self.arrays.log.path}, {episode.name}: {name}"
         if name not in episode.columns:
             raise DatasetError(f"{where} is missing; it has {', '.join(episode.columns)}")
@@ -133,10 +132,11 @@ class MappedPart:
         offset = dataset.id.get_offset() if dataset.size else 0  # what is empty has no place and needs none
         if offset is None or dataset.external:
             raise DatasetError(f"{where} is chunked or compressed, so it has no place in the file; {self._way_out()}")
-        if dataset.dtype.kind not in "fiub" or dataset.dtype.hasobject:
-            raise DatasetError(f"{where} holds {dataset.dtype}, expected numbers")
-        size = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
-        return dataset.file.filename, dataset, offset + row * size
+        dtype, shape = dataset.dtype, dataset.shape[1:]
+        if dtype.kind not in "fiub" or dtype.hasobject:
+            raise DatasetError(f"{where} holds {dtype}, expected numbers")
+        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        return dataset.file.filename, dtype, shape, offset + row * size
 
     def _way_out(self) -> str:
         return (f"it is larger than the memory allowed: allow more (--memory), or write it so that it can be read in "
@@ -196,7 +196,7 @@ def underlying(column: Column) -> tuple[Any, int]:
     row = 0
     while isinstance(column, Rows):
         row, column = row + column.start, column.column
-    return (column, row) if isinstance(column, h5py.Dataset) else (None, 0)
+    return (column.array, row) if isinstance(column, Stored) else (None, 0)
 
 
 def mapped_bytes(file: str) -> np.ndarray:

@@ -18,6 +18,25 @@ DEPTH, ENTRIES = 32, 4_000_000
 DEFLATED = 1100  # deflate cannot shrink further than 1032 times
 
 
+class Stored:
+    """An array of an open file, which is looked up anew whenever rows of it are asked for.
+
+    HDF5 spends 20 kB on every array that stays open, and a file of demonstrations holds ten for each episode.
+    """
+
+    def __init__(self, array: Any):
+        self.shape, self.dtype, self.size = array.shape, array.dtype, array.size
+        self._file, self._name = array.file, array.name.encode()
+
+    @property
+    def array(self) -> Any:
+        """The h5py.Dataset."""
+        return h5py.Dataset(h5py.h5d.open(self._file.id, self._name))
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        return self.array[rows]
+
+
 class Texts:
     """An array of texts of any length, as str, where h5py gives bytes."""
 
@@ -89,7 +108,7 @@ def _walk(group: Any, path: Path, prefix: str, found: dict[str, Any], seen: set[
             _walk(item, path, f"{place}/", found, seen)
         else:
             check_dataset(item, path, place)
-            found[place] = Texts(item) if item.dtype.kind == "O" else item
+            found[place] = Texts(item) if item.dtype.kind == "O" else Stored(item)
 
 
 def check_dataset(array: Any, path: Path, name: str) -> None:

@@ -15,6 +15,7 @@ import h5py
 
 from ...errors import DatasetError
 from ..log import Column, Episode, Log
+from ..safe_hdf5 import Stored
 
 
 def recognize(path: Path) -> bool:
@@ -46,5 +47,7 @@ def _columns(group: Any, prefix: str = "") -> dict[str, Column]:
     """Every dataset below a group, by its path."""
     found: dict[str, Column] = {}
     for name, item in group.items():
-        found |= _columns(item, f"{prefix}{name}/") if isinstance(item, h5py.Group) else {f"{prefix}{name}": item}
+        found |= (
+            _columns(item, f"{prefix}{name}/") if isinstance(item, h5py.Group) else {f"{prefix}{name}": Stored(item)}
+        )
     return found

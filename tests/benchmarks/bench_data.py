@@ -42,7 +42,7 @@ FLAT = {"object": 14, "robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper
 CAMERAS = ("agentview_image", "robot0_eye_in_hand_image")
 MAPPING = {"state": list(FLAT)}
 WITH_CAMERAS = {**MAPPING, **{camera: [camera] for camera in CAMERAS}}
-ALLOWED = 12 << 20  # bytes that a file of ten times as much may take
+ALLOWED = 32 << 20  # bytes that a file of ten times as much may take
 D3RLPY = "POISE_D3RLPY"  # names the interpreter of an environment with d3rlpy 2.8.1
 
 
@@ -156,7 +156,8 @@ def images(folder: Path) -> Path:
 
 
 def large(folder: Path) -> Path:
-    return write_file(folder / "large.hdf5", 400, round(10 * ALLOWED / (4 * 30 + 1)))
+    steps = 10 * ALLOWED // (4 * 30)  # of as many bytes in memory; in the file, of float64 and with next_obs, 4 times it
+    return write_file(folder / "large.hdf5", steps // 1000, steps)
 
 
 def window(size: int, length: int) -> Sample:
