@@ -174,7 +174,7 @@ class SAC:
         discount = None if batch.steps is None else self.config.discount**batch.steps
         actors_turn = self.updates % self.config.policy_delay == 0
         metrics = self.core.update(self._see(batch.obs), batch.action, reward, self._see(batch.next_obs),
-                                   batch.terminated, discount, noise, actors_turn)  # fmt: skip
+                                   batch.terminated, discount, noise, actors_turn, self._pair())  # fmt: skip
         if batch.origin is not None:
             metrics |= _halves(batch)
         self.updates += 1
@@ -183,6 +183,12 @@ class SAC:
         if actors_turn:
             self._actor_metrics = {k: v for k, v in metrics.items() if k.startswith("policy/")}
         return {**metrics, **self._actor_metrics}
+
+    def _pair(self) -> Tensor | None:
+        """The critics (2,) that this update's target takes; None where there are no more."""
+        if self.config.critics == 2:
+            return None
+        return torch.randperm(self.config.critics, generator=self.generator, device=self.device)[:2]
 
     def _see(self, obs: Mapping[str, Tensor]) -> Seen:
         """What the networks read of a batch, pictures shifted at random."""

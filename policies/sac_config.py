@@ -49,6 +49,9 @@ class SACConfig:
     v_min: float = setting(-5.0, "Smallest return that a categorical critic can tell, of normalized rewards if so set.")
     v_max: float = setting(5.0, "Largest of them.")
     bootstrap: Literal["min", "mean"] = setting("min", "What counts of the two critics: the smaller, or the mean.")
+    critics: int = setting(
+        2, "Critics. Of more than two, a target takes two drawn anew, and the policy follows the mean of all (REDQ)."
+    )
     policy_delay: int = setting(1, "Updates of the critics for one of actor and temperature.")
     noise_hold: int = setting(1, "Longest time, in steps, that exploring holds on to one draw of noise; 1 draws anew.")
     conv: tuple[tuple[int, int, int], ...] = setting(
@@ -71,6 +74,7 @@ class SACConfig:
         require(len(self.hidden) > 0 and all(n > 0 for n in self.hidden), "hidden", self.hidden, "positive sizes")
         number("learning_rate", "a number above 0", lambda x: x > 0)
         number("discount", "a number from 0 to 1", lambda x: 0 <= x <= 1)
+        number("critics", "2 or more", lambda x: x >= 2)
         number("demo_share", "a number from 0 to 1", lambda x: 0 <= x <= 1)
         number("tau", "a number above 0, at most 1", lambda x: 0 < x <= 1)
         number("init_alpha", "a number above 0", lambda x: x > 0)

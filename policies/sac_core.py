@@ -43,8 +43,9 @@ class Core(Protocol):
         ...
 
     def update(self, obs: Seen, action: Tensor, reward: Tensor, next_obs: Seen, terminated: Tensor,
-               discount: Tensor | None, noise: Tensor, with_actor: bool) -> dict[str, Tensor]:  # fmt: skip
-        """One update in place; discount None where every row looks one step ahead."""
+               discount: Tensor | None, noise: Tensor, with_actor: bool,
+               pair: Tensor | None = None) -> dict[str, Tensor]:  # fmt: skip
+        """One update in place; discount None where every row looks one step ahead; pair as in sac_general."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -60,7 +61,8 @@ def choose_core(
     spec: Spec, config: SACConfig, obs_dim: int, generator: torch.Generator, device: torch.device, compile: bool
 ) -> Core:
     """The hand-written core where it can, the general one elsewhere."""
-    plain = (config.critic, config.norm, config.bootstrap, config.policy_delay) == ("scalar", "none", "min", 1)
+    plain = (config.critic, config.norm, config.bootstrap, config.policy_delay, config.critics) == (
+        "scalar", "none", "min", 1, 2)  # fmt: skip
     if plain and not spec.images and not spec.discrete:
         return Plain(obs_dim, spec.action_dim, config, generator, device, compile)
     return General(spec, config, obs_dim, generator, device, compile)
@@ -104,7 +106,8 @@ class Plain:
         return torch.addmm(last_bias, vector, last_weight.T)
 
     def update(self, obs: Seen, action: Tensor, reward: Tensor, next_obs: Seen, terminated: Tensor,
-               discount: Tensor | None, noise: Tensor, with_actor: bool) -> dict[str, Tensor]:  # fmt: skip
+               discount: Tensor | None, noise: Tensor, with_actor: bool,
+               pair: Tensor | None = None) -> dict[str, Tensor]:  # fmt: skip
         assert obs.vector is not None and next_obs.vector is not None and with_actor
         _require_rows(reward, self._fixed_rows)
         further = () if discount is None else (discount,)
@@ -143,14 +146,14 @@ class General:
         self._variant = Variant(
             config.learning_rate, config.tau, config.entropy_target(action_dim, choices), choices,
             config.atoms if categorical else 0, config.v_min, config.v_max, config.norm == "layer",
-            config.project_weights, config.bootstrap == "mean",
+            config.project_weights, config.bootstrap == "mean", config.critics,
         )  # fmt: skip
         features = obs_dim + (encoder.size if encoder is not None else 0)
         outputs, inputs = (choices, features) if choices > 0 else (2 * action_dim, features + action_dim)
         atoms = choices or max(1, self._variant.atoms)
         self.networks = sac_general.Networks.draw(
             features, outputs, inputs, atoms, config.hidden, self._variant.norm, config.init_alpha,
-            None if encoder is None else encoder.to(device), generator, device,
+            None if encoder is None else encoder.to(device), generator, device, config.critics,
         )  # fmt: skip
         if config.project_weights:
             for params in (self.networks.actor, self.networks.critic, self.networks.target_critic):
@@ -159,6 +162,7 @@ class General:
         self._outputs = choices or action_dim  # of the actor's, those that a policy file holds
         self._pictures = encoder is not None
         self._vectors = obs_dim > 0
+        self._both = torch.arange(2, device=device)
         self._fixed_rows = config.batch_size if compile else None
         self._steps = {}
         for turn in (False, True):  # two functions: what is compiled does not look at its arguments
@@ -168,12 +172,12 @@ class General:
     def _as_step(self, update: Step, with_actor: bool, capture: bool) -> Step:
         """The update as a function of tensors alone, which a CUDA graph can be made of."""
 
-        def step(action: Tensor, reward: Tensor, terminated: Tensor, discount: Tensor, noise: Tensor,
+        def step(action: Tensor, reward: Tensor, terminated: Tensor, discount: Tensor, noise: Tensor, pair: Tensor,
                  *seen: Tensor) -> dict[str, Tensor]:  # fmt: skip
             parts = list(seen)
             both = [Seen(parts.pop(0) if self._vectors else None, parts.pop(0) if self._pictures else None)
                     for _ in range(2)]  # fmt: skip
-            t = sac_general.Transitions(both[0], action, reward, both[1], terminated, discount, noise)
+            t = sac_general.Transitions(both[0], action, reward, both[1], terminated, discount, noise, pair)
             return update(self.networks, t, self._variant, with_actor)
 
         return captured(step, self._device) if capture else step
@@ -184,7 +188,8 @@ class General:
         return sac_general.forward(n.actor, seen, self._variant.norm)[0]
 
     def update(self, obs: Seen, action: Tensor, reward: Tensor, next_obs: Seen, terminated: Tensor,
-               discount: Tensor | None, noise: Tensor, with_actor: bool) -> dict[str, Tensor]:  # fmt: skip
+               discount: Tensor | None, noise: Tensor, with_actor: bool,
+               pair: Tensor | None = None) -> dict[str, Tensor]:  # fmt: skip
         _require_rows(reward, self._fixed_rows)
         if discount is None:
             discount = torch.full_like(reward, self._discount)
@@ -192,7 +197,13 @@ class General:
         context: AbstractContextManager = bf16_products(self._device) if self._bf16 else nullcontext()
         with context:
             return self._steps[with_actor](
-                action, reward, terminated, discount, noise, *(x for x in parts if x is not None)
+                action,
+                reward,
+                terminated,
+                discount,
+                noise,
+                self._both if pair is None else pair,
+                *(x for x in parts if x is not None),
             )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ plain case, with switches.
     networks      perceptrons, with layer norm and weights of norm 1 if asked for; before them, for a camera, one
                   encoder that the critics' loss alone teaches; the actor reads its features as constants (Yarats 2021)
     min or mean   of the two critics, in target and policy loss
+    more critics  of K > 2 a target takes two, drawn for each update, and the policy loss the mean of all: REDQ (Chen
+                  2021, arXiv 2101.05982), which lets many updates be made for a step of the worlds
 
 FlashSAC (arXiv 2604.04539) is what the recipe `sac/large` follows: distributional critics, normalized networks and
 rewards, an entropy target from a deviation, a slower actor. Everything here is a function of lists of tensors, without
@@ -51,6 +53,7 @@ class Variant:
     norm: bool
     project_weights: bool
     mean: bool  # of the two critics, not the smaller
+    critics: int = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Networks:
     """Parameters and Adam's moments: everything that an update changes, in place."""
 
     actor: Params  # F -> mean (A) and log_std (A), or logits (n)
-    critic: Params  # F + A -> Z, or F -> n; two of them
+    critic: Params  # F + A -> Z, or F -> n; K of them
     target_critic: Params
     encoder: ConvEncoder | None
     log_alpha: Tensor  # ()
@@ -74,11 +77,11 @@ class Networks:
 
     @staticmethod
     def draw(features: int, outputs: int, inputs: int, values: int, hidden: Sequence[int], norm: bool,
-             init_alpha: float, encoder: ConvEncoder | None, generator: torch.Generator,
-             device: torch.device) -> Networks:  # fmt: skip
+             init_alpha: float, encoder: ConvEncoder | None, generator: torch.Generator, device: torch.device,
+             critics: int = 2) -> Networks:  # fmt: skip
         """Fresh networks, actor features -> outputs, critics inputs -> values; the targets equal the critics."""
         actor = [p.to(device) for p in draw(1, [features, *hidden, outputs], norm, generator)]
-        critic = [p.to(device) for p in draw(2, [inputs, *hidden, values], norm, generator)]
+        critic = [p.to(device) for p in draw(critics, [inputs, *hidden, values], norm, generator)]
         log_alpha = torch.tensor(init_alpha, dtype=torch.float32, device=device).log()
         eyes = [] if encoder is None else [p.detach() for p in encoder.parameters()]
         steps, actor_steps = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -105,6 +108,7 @@ class Transitions:
     terminated: Tensor
     discount: Tensor  # (B,) to the power of the steps between the two observations
     noise: Tensor  # (2B, A) standard normal, for s in its first half and s' after; empty for discrete actions
+    pair: Tensor | None = None  # (2,) the critics that a target takes, of more than two
 
 
 # ---- networks ------------------------------------------------------------------------------------
@@ -170,8 +174,22 @@ def _atoms(like: Tensor, variant: Variant) -> Tensor:
 
 
 def _counts(q: Tensor, variant: Variant) -> Tensor:
-    """The value that counts of two critics' (2, ...)."""
+    """The value that counts of the critics' (K, ...) to the policy."""
+    return q.mean(0) if variant.mean or variant.critics > 2 else q.amin(0)
+
+
+def _target_value(q: Tensor, variant: Variant) -> Tensor:
+    """The value that counts of the target critics' (2 or K, ...)."""
     return q.mean(0) if variant.mean else q.amin(0)
+
+
+def _targets(t: Transitions, inputs: Tensor, n: Networks, variant: Variant) -> Tensor:
+    """Outputs (2, B, Z) of the target critics that count in an update; of all (K, B, Z) where their mean does."""
+    params = n.target_critic
+    if variant.critics > 2 and not variant.mean:
+        assert t.pair is not None
+        params = [p.index_select(0, t.pair) for p in params]
+    return forward(params, inputs, variant.norm)
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -184,14 +202,14 @@ def critic_target(n: Networks, t: Transitions, next_features: Tensor, variant: V
     alpha = n.log_alpha.exp()
     policy = forward(n.actor, next_features, variant.norm)[0]
     if variant.choices > 0:
-        q = _counts(forward(n.target_critic, next_features, variant.norm), variant)  # (B, n)
+        q = _target_value(_targets(t, next_features, n, variant), variant)  # (B, n)
         return td_target(t.reward, t.terminated, sac_discrete.soft_value(q, policy, alpha), t.discount)
     mean, log_std = policy.chunk(2, -1)
     sample = tanh_gaussian(mean, log_std, t.noise[len(t.reward) :])
-    out = forward(n.target_critic, torch.cat([next_features, sample.action], -1), variant.norm)  # (2, B, Z)
+    out = _targets(t, torch.cat([next_features, sample.action], -1), n, variant)  # (2, B, Z)
     cost, q = alpha * sample.log_prob, values(out, variant)
     if variant.atoms == 0:
-        return td_target(t.reward, t.terminated, _counts(q, variant) - cost, t.discount)
+        return td_target(t.reward, t.terminated, _target_value(q, variant) - cost, t.discount)
     p = torch.softmax(out, -1)
     p = p.mean(0) if variant.mean else torch.where((q[0] <= q[1])[:, None], p[0], p[1])  # (B, Z)
     weight = torch.where(t.terminated, 0.0, t.discount)[:, None]

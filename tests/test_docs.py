@@ -23,6 +23,7 @@ PAGES = [
     "docs/ppo.md",
     "docs/dqn.md",
     "docs/sac.md",
+    "docs/demos.md",
     "docs/policy-gradients.md",
     "docs/tabular.md",
     "docs/deploy.md",

@@ -1,6 +1,7 @@
 """The general update: equal to the plain one where both can, its switches by hand, and the learner around it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,38 @@ def test_the_mean_of_the_critics_counts_where_asked():
     t = Transitions(Seen(obs, None), action, reward, Seen(next_obs, None), terminated, torch.ones(ROWS), noise)
     smaller, mean = (sac_general.critic_target(n, t, next_obs, variant(mean=mean)) for mean in (False, True))
     assert (mean[~terminated] > smaller[~terminated]).all() and torch.equal(mean[terminated], smaller[terminated])
+
+
+@pytest.mark.parametrize("atoms", [0, 101])
+def test_of_five_critics_a_target_takes_the_two_that_were_drawn_and_the_policy_follows_the_mean_of_all(atoms):
+    g = torch.Generator().manual_seed(0)
+    n = Networks.draw(OBS, 2 * ACTIONS, OBS + ACTIONS, max(1, atoms), (16,), True, 0.5, None, g, CPU, critics=5)
+    two = [[p[[3, 1]] for p in params] for params in (n.critic, n.target_critic)]
+    fewer = replace(n, critic=two[0], target_critic=two[1])
+    obs, action, reward, next_obs, terminated, noise = data(1)
+    t = Transitions(Seen(obs, None), action, reward, Seen(next_obs, None), terminated, torch.full((ROWS,), 0.9), noise,
+                    torch.tensor([3, 1]))  # fmt: skip
+    v = variant(atoms=atoms, norm=True)
+    five = replace(v, critics=5)
+    torch.testing.assert_close(sac_general.critic_target(n, t, next_obs, five),
+                               sac_general.critic_target(fewer, t, next_obs, v))  # fmt: skip
+    loss, _ = sac_general.actor_loss(n, t, obs, five)(n.actor)
+    mean, log_std = sac_general.forward(n.actor, obs, True)[0].chunk(2, -1)
+    sample = sac_general.tanh_gaussian(mean, log_std, noise[:ROWS])
+    q = sac_general.values(sac_general.forward(n.critic, torch.cat([obs, sample.action], -1), True), five)
+    torch.testing.assert_close(loss, (0.5 * sample.log_prob - q.mean(0)).mean())
+
+
+def test_which_two_of_many_critics_count_is_drawn_anew_for_every_update_and_resumed():
+    learner = SAC(SPEC, SACConfig(**{**LARGE, "critics": 4}), 4, seed=0)
+    assert len({tuple(sorted(learner._pair().tolist())) for _ in range(40)}) == 6
+    learner.update(batch())
+    other = SAC(SPEC, SACConfig(**{**LARGE, "critics": 4}), 4, seed=1)
+    other.load_state_dict(learner.state_dict())
+    for each in (learner, other):
+        each.update(batch(1))
+    for a, b in zip(learner.core.tensors().values(), other.core.tensors().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_the_actor_and_the_temperature_wait_for_their_turn():
