@@ -19,8 +19,10 @@ from types import ModuleType
 
 from ..address import split_options
 from ..errors import DatasetError, unknown_name
+from .d4rl_names import entry
 from .log import Log
 
+PREFIX = "d4rl:"
 LAYOUTS: dict[str, str] = {
     "robomimic": "robomimic",
     "d4rl": "d4rl",
@@ -52,10 +54,14 @@ def detect(path: Path) -> str:
 def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Log:
     """The log at `path`, of its own layout or of the one told, which may carry options: `d4rl?horizon=1000`.
 
+    `d4rl:NAME` is one of D4RL's data sets, downloaded where it is not there yet (d4rl_download.py).
+
     Raises:
         DatasetError: it cannot be read, or its layout is not one alone.
         UsageError: there is no such layout or option.
     """
+    if os.fspath(path).startswith(PREFIX) and not os.path.exists(path):
+        return _of_d4rl(os.fspath(path).removeprefix(PREFIX), layout_name)
     place = Path(path)
     name, options = split_options(layout_name or detect(place))
     read = layout(name).read
@@ -63,3 +69,11 @@ def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Lo
     if unknown := [option for option in options if option not in known]:
         raise unknown_name(f"option of layout {name}", unknown[0], known)
     return read(place, **options)
+
+
+def _of_d4rl(name: str, layout_name: str | None) -> Log:
+    """One of D4RL's data sets; where its file does not say when time was up, its task's limit does."""
+    from .d4rl_download import fetch
+
+    horizon = entry(name).get("horizon")
+    return open_log(fetch(name), layout_name or (f"d4rl?horizon={horizon}" if horizon else "d4rl"))

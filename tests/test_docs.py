@@ -26,6 +26,7 @@ PAGES = [
     "docs/demos.md",
     "docs/policy-gradients.md",
     "docs/tabular.md",
+    "docs/d4rl.md",
     "docs/deploy.md",
     "docs/arms.md",
     "docs/policy-file.md",
