@@ -156,7 +156,9 @@ def images(folder: Path) -> Path:
 
 
 def large(folder: Path) -> Path:
-    steps = 10 * ALLOWED // (4 * 30)  # of as many bytes in memory; in the file, of float64 and with next_obs, 4 times it
+    steps = (
+        10 * ALLOWED // (4 * 30)
+    )  # of as many bytes in memory; in the file, of float64 and with next_obs, 4 times it
     return write_file(folder / "large.hdf5", steps // 1000, steps)
 
 
