@@ -8,7 +8,6 @@ What a run is besides (logs, evaluations, checkpoints, exact resume) stands in r
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..datasets.file_hash import sha256
 from ..datasets.offline import OfflineDataset, load, split_filter
 from ..errors import DatasetError, UsageError
 from ..normalizer import Normalizer
@@ -29,8 +29,6 @@ from .run_folder import RunFolder, describe_machine, read_config
 from .run_settings import FitSettings
 
 TOGETHER = 32  # updates between two looks at whether to log or to stop
-WHOLE = 1 << 30  # bytes up to which a file's hash is of all of it
-ENDS = 16 << 20  # of each end of a larger file
 
 
 def fit(
@@ -183,24 +181,10 @@ def _described(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _fingerprint(name: str) -> dict[str, Any]:
-    """Size and hash of a file; of a large one, of its two ends; of a folder, of its files' names and sizes."""
+    """Size and hash of a file, or of a folder's files together."""
     path = Path(split_filter(name)[0])
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
-        listing = "".join(f"{p.relative_to(path)}\0{p.stat().st_size}\0" for p in files)
-        return {"bytes": sum(p.stat().st_size for p in files), "sha256": hashlib.sha256(listing.encode()).hexdigest()}
-    if not path.is_file():
-        raise DatasetError(f"no such file or folder: {name}")
-    size, digest = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as file:
-        if size <= WHOLE:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        else:
-            digest.update(file.read(ENDS))
-            file.seek(size - ENDS)
-            digest.update(file.read(ENDS))
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return {"bytes": sum(p.stat().st_size for p in files), "sha256": sha256(path)}
 
 
 def _require_same_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
