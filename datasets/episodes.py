@@ -3,7 +3,8 @@
     /data            attrs total, env_args (JSON), poise_format, poise_spec (JSON), poise_provenance (JSON)
     /data/demo_<i>   attrs num_samples, and whatever the writer says of the episode (success, return, …)
        obs/<group>       (T, dim)  float32      next_obs/<group>  (T, dim)  float32
-       actions           (T, A)    float32      executed, in [-1, 1]
+                         (T, height, width, channels) uint8 of a camera
+       actions           (T, A)    float32      executed, in [-1, 1]; of discrete choices (T, 1) int64
        rewards           (T,)      float32
        dones             (T,)      uint8        terminations or truncations, which follow, each (T,) uint8
        from an arm also:
@@ -229,12 +230,13 @@ def _checked(episode: Mapping[str, Any], spec: Spec) -> Episode:
         raise DatasetError(f"an episode needs {', '.join(REQUIRED)}; {missing[0]} is missing")
     if unknown := sorted(set(episode) - {*DTYPES, "obs", "next_obs"}):
         raise DatasetError(f"an episode holds {unknown[0]!r}, which the layout does not; known: {', '.join(DTYPES)}")
-    arrays: Episode = {key: np.asarray(episode[key], DTYPES[key]) for key in DTYPES if key in episode}
+    dtypes = DTYPES | (dict.fromkeys(("actions", "actions_asked"), np.int64) if spec.discrete else {})
+    arrays: Episode = {key: np.asarray(episode[key], dtype) for key, dtype in dtypes.items() if key in episode}
     arrays["dones"] = arrays["terminations"] | arrays["truncations"]
     for key in ("obs", "next_obs"):
         given = episode[key]
         try:
-            groups = {group: np.asarray(given[group], np.float32) for group in spec.observations}
+            groups = {group: _observed(given[group], group, spec) for group in spec.observations}
             spec.check(obs=groups)
         except (KeyError, SpecError) as error:
             raise DatasetError(f"{key} does not fit the spec: {error}") from None
@@ -245,9 +247,18 @@ def _checked(episode: Mapping[str, Any], spec: Spec) -> Episode:
     for name, array in _flat(arrays).items():
         if len(array) != steps:
             raise DatasetError(f"{name} has {len(array)} rows where actions have {steps}")
-    if not (np.abs(arrays["actions"]) <= 1.0).all():
+    if not spec.discrete and not (np.abs(arrays["actions"]) <= 1.0).all():
         raise DatasetError("executed actions leave [-1, 1]; what was asked belongs into actions_asked")
     return arrays
+
+
+def _observed(given: Any, group: str, spec: Spec) -> np.ndarray:
+    """(T, …) of a group in the layout's type: uint8 of a camera, float32 of all else."""
+    if not spec.is_image(group):
+        return np.asarray(given, np.float32)
+    if np.asarray(given).dtype != np.uint8:
+        raise SpecError(f"observation group {group!r} should be uint8, got {np.asarray(given).dtype}")
+    return np.asarray(given)
 
 
 def _flat(arrays: Episode) -> dict[str, np.ndarray]:

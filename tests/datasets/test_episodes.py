@@ -10,8 +10,11 @@ import time
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from poise.batch import Sample
 from poise.datasets.episodes import EpisodeFile, EpisodeWriter, environment
+from poise.datasets.offline import load
 from poise.errors import DatasetError
 from poise.spec import ActionTerm, ObsTerm, Spec
 
@@ -54,6 +57,21 @@ def test_what_is_written_is_read_back_to_the_bit(tmp_path):
             assert read["t_mono"].dtype == read["joint_pos_target"].dtype == np.float64
             assert read["actions"].dtype == np.float32 and read["dones"].dtype == read["verdict"].dtype == np.uint8
     assert os.listdir(tmp_path / "deep") == ["out.hdf5"], "no hidden files stay behind"
+
+
+def test_pictures_stay_uint8_and_choices_whole_numbers(tmp_path):
+    spec = Spec({"front": (ObsTerm("front", (4, 4, 3), "camera", dtype="uint8"),)},
+                (ActionTerm("choice", "discrete", n=5),), 0.05)  # fmt: skip
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3)).astype(np.uint8)
+    data = {"obs": {"front": frames[:-1]}, "next_obs": {"front": frames[1:]}, "actions": np.array([[4], [0], [2]]),
+            "rewards": np.zeros(3), "terminations": np.zeros(3), "truncations": np.zeros(3)}  # fmt: skip
+    with EpisodeWriter(tmp_path / "out.hdf5", spec, ENV) as writer:
+        writer.add(data)
+        with pytest.raises(DatasetError, match="'front' should be uint8, got float64"):
+            writer.add({**data, "obs": {"front": frames[:-1] / 255.0}})
+    batch = load([tmp_path / "out.hdf5"]).sample(Sample(0), np.random.default_rng(0))
+    assert batch.obs["front"].dtype == torch.uint8 and torch.equal(batch.obs["front"], torch.from_numpy(frames[:-1]))
+    assert batch.action.tolist() == [[4], [0], [2]]
 
 
 def test_a_robomimic_reader_finds_what_it_looks_for(tmp_path):
