@@ -31,6 +31,21 @@ Every transition is the replay's, true successors included. Episodes that were s
 truncated; the filter `whole` (hop-replay.hdf5:whole) leaves them out."""
 
 
+CONVERT_EXAMPLES = """\
+examples:
+  poise data convert hopper-medium-v2.hdf5 hopper.hdf5 --to robomimic
+  poise data convert lift.hdf5 lift-d4rl.hdf5 --to d4rl --filter train
+
+Arrays come out as they went in; what the target has no place for is kept beside it where that is possible, and each
+such thing is named in a line."""
+
+SPLIT_EXAMPLES = """\
+examples:
+  poise data split lift.hdf5 --valid 0.1            filters train and valid: poise fit bc --data lift.hdf5:train
+  poise data split human.hdf5 --best 0.2            the fifth with the highest returns, as filter top_20
+  poise data split lift.hdf5 --valid 0.1 --filter success --out lift-split.hdf5"""
+
+
 def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register `poise data` and everything below it."""
     style = argparse.RawDescriptionHelpFormatter
@@ -61,6 +76,23 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     r.add_argument("run_dir", metavar="RUN", help="the run folder, of sac or another learner with a replay")
     r.add_argument("out", metavar="OUT.hdf5", help="the new file")
     r.add_argument("--first", type=int, metavar="N", help="the run's first N steps over all worlds alone")
+
+    c = add("convert", _convert, "write a file in another layout", CONVERT_EXAMPLES)
+    c.add_argument("source", metavar="IN", help="a file or folder of any layout")
+    c.add_argument("out", metavar="OUT", help="the new file or folder")
+    c.add_argument("--to", required=True, metavar="LAYOUT", help="robomimic, d4rl, minari, npz, …")
+    c.add_argument("--layout", metavar="LAYOUT", help="what IN is, where it is not to be detected")
+    c.add_argument("--filter", default="", metavar="NAME", help="the episodes of this filter alone")
+
+    s = add("split", _split, "divide episodes into train and valid, or pick the best", SPLIT_EXAMPLES)
+    s.add_argument("file", metavar="FILE", help="a file of robomimic's layout")
+    how = s.add_mutually_exclusive_group(required=True)
+    how.add_argument("--valid", type=float, metavar="SHARE", help="hold out this share of the episodes")
+    how.add_argument("--best", type=float, metavar="SHARE", help="pick this share of the episodes, by return")
+    s.add_argument("--filter", default="", metavar="NAME", help="of the episodes of this filter alone")
+    s.add_argument("--name", default="", metavar="NAME", help="with --best: what to call the filter (top_PERCENT)")
+    s.add_argument("--seed", type=int, default=0, metavar="S", help="with --valid: seed of the draw (0)")
+    s.add_argument("--out", default="", metavar="FILE", help="leave FILE alone and write a copy")
 
 
 def _help(parser: argparse.ArgumentParser) -> Any:
@@ -95,3 +127,27 @@ def _from_run(options) -> dict[str, Any]:
         print(f"note: {note}")
     return {"out": str(done.out), "episodes": done.episodes, "steps": done.steps, "return_mean": done.return_mean,
             "notes": list(done.notes)}  # fmt: skip
+
+
+def _convert(options) -> dict[str, Any]:
+    from .datasets.convert import convert
+
+    lost = convert(options.source, options.out, options.to, of=options.layout, filter=options.filter)
+    for line in lost:
+        print(f"note: {line}")
+    print(f"{options.out}: written as {options.to}")
+    return {"out": options.out, "layout": options.to, "notes": lost}
+
+
+def _split(options) -> dict[str, Any]:
+    from .datasets.open_log import open_log
+    from .datasets.split import best, split, write_filters
+
+    with open_log(options.file) as log:
+        filters = (split(log, options.valid, options.seed, options.filter) if options.best is None else
+                   best(log, options.best, options.filter, options.name))  # fmt: skip
+    written = write_filters(options.file, filters, options.out)
+    for name, members in filters.items():
+        print(f"{name}: {len(members)} episodes")
+    print(f"{written}: use one as {written}:{next(iter(filters))}")
+    return {"out": str(written), "filters": {name: len(members) for name, members in filters.items()}}

@@ -1,0 +1,84 @@
+"""Splitting a log's episodes into those to learn from and those held out, or picking the best of them.
+
+The two never share an episode, and neither is ever empty: a split that cannot be made is refused. What comes of it are
+filters, `train` and `valid` unless told, in the file itself where its layout has them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..errors import DatasetError, UsageError
+from .convert import new_path
+from .log import Log
+from .open_log import open_log
+
+Filters = dict[str, tuple[str, ...]]
+
+
+def split(log: Log, valid: float, seed: int = 0, of: str = "", names: tuple[str, str] = ("train", "valid")) -> Filters:
+    """Two filters: a share `valid` of the episodes, drawn under `seed`, and the rest.
+
+    of: draw from this filter's episodes alone; the filters are then called <of>_train and <of>_valid.
+
+    Raises:
+        UsageError: the share is not between 0 and 1.
+        DatasetError: there are not two episodes to split.
+    """
+    if not 0.0 < valid < 1.0:
+        raise UsageError(f"a share of held-out episodes lies between 0 and 1, not at {valid:g}")
+    episodes = [e.name for e in (log.filtered(of) if of else log.episodes)]
+    if len(episodes) < 2:
+        raise DatasetError(f"{log.path} has {len(episodes)} episode{'s' * (len(episodes) != 1)} to split; it takes two")
+    held = min(max(1, round(valid * len(episodes))), len(episodes) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(episodes))[:held].tolist())
+    first, second = (f"{of}_{name}" if of else name for name in names)
+    return {first: tuple(n for i, n in enumerate(episodes) if i not in chosen),
+            second: tuple(n for i, n in enumerate(episodes) if i in chosen)}  # fmt: skip
+
+
+def best(log: Log, share: float, of: str = "", name: str = "") -> Filters:
+    """One filter: the share of episodes with the highest return, at least one, best first."""
+    if not 0.0 < share <= 1.0:
+        raise UsageError(f"a share of the best episodes lies above 0 and is at most 1, not {share:g}")
+    episodes = log.filtered(of) if of else list(log.episodes)
+    if without := [e.name for e in episodes if "rewards" not in e.columns]:
+        raise DatasetError(f"{log.path}: {without[0]} has no rewards, so there is no best")
+    returns = np.array([np.sum(e.columns["rewards"][:], dtype=np.float64) for e in episodes])
+    order = np.argsort(-returns, kind="stable")[: max(1, round(share * len(episodes)))]
+    return {name or f"top_{100 * share:g}": tuple(episodes[i].name for i in order)}
+
+
+def write_filters(path: str | os.PathLike[str], filters: Mapping[str, Sequence[str]], out: str = "") -> Path:
+    """Add filters to a file of robomimic's layout, or to a copy of it named `out`; the new file is renamed last.
+
+    Raises:
+        DatasetError: another layout, a filter that is there already, or no space.
+    """
+    source = Path(path)
+    with open_log(source) as log:
+        if log.layout != "robomimic":
+            raise DatasetError(f"{source} is of layout {log.layout}, which has no filters: first "
+                               f"poise data convert {source} OUT.hdf5 --to robomimic")  # fmt: skip
+        if there := [name for name in filters if name in log.filters]:
+            raise DatasetError(f"{source} has a filter {there[0]!r} already; give the new ones another name")
+    target = Path(out) if out else source.with_name(f".{source.name}.split")
+    if not out:
+        target.unlink(missing_ok=True)
+    with new_path(target) as hidden:
+        shutil.copyfile(source, hidden)
+        with h5py.File(hidden, "r+") as h5:
+            mask: Any = h5.require_group("mask")
+            for name, members in filters.items():
+                mask[name] = np.array([m.encode() for m in members])
+    if not out:
+        os.replace(target, source)
+        target = source
+    return target
