@@ -9,6 +9,7 @@ RUN = $(BIN)/python -P -m
 # imports, keyboards to steer by
 ROBOSUITE_ASKS = -e 'robosuite .* opencv-python,' -e 'robosuite .* mink==' -e 'robosuite .* pynput,'
 D4RL_ASKS = -e '^d4rl '  # mujoco-py, pybullet and an old gym, for environments that nobody here makes
+ROBOMIMIC_ASKS = -e '^robomimic '  # torchvision and more, for training; a test reads our files by its loader alone
 TESTS = pytest -n auto --dist loadfile  # a process a core; a file's tests stay together, for what they share
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
@@ -43,8 +44,9 @@ setup: .venv/.stamp
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
 	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,experts,export,identify,lerobot,peers,robosuite,robotics,view]'
-	@$(PIP) --no-deps d4rl robosuite
-	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOSUITE_ASKS)
+	@$(PIP) --no-deps --no-build-isolation d4rl robomimic robosuite
+	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOMIMIC_ASKS) \
+	  $(ROBOSUITE_ASKS)
 	@$(BIN)/python -P -c 'import ctypes.util, sys; sys.platform == "linux" and not ctypes.util.find_library("EGL") and \
 	  print("note: no OpenGL here, which videos need: apt-get install libegl1 libgl1-mesa-dri")'
 	@touch .venv/.stamp

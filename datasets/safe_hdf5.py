@@ -123,3 +123,23 @@ def check_dataset(array: Any, path: Path, name: str) -> None:
         raise DatasetError(f"{path}: {name} was never written")
     if array.nbytes > DEFLATED * stored + (1 << 16):
         raise DatasetError(f"{path}: {name} of shape {array.shape} would be {array.nbytes:,} bytes out of {stored:,}")
+
+
+def attributes_of(item: Any, path: Path) -> dict[str, Any]:
+    """The attributes of a group or array.
+
+    Raises:
+        DatasetError: one is damaged or of a type that is no number or text.
+    """
+    found: dict[str, Any] = {}
+    try:
+        for name in item.attrs:
+            value = item.attrs[name]
+            dtype = getattr(value, "dtype", None)
+            texts = dtype is not None and dtype.kind == "O" and all(isinstance(v, str) for v in value.reshape(-1))
+            if isinstance(value, h5py.Empty) or not (dtype is None or dtype.kind in "biufcSU" or texts):
+                raise DatasetError(f"{path}: the attribute {name!r} of {item.name} is neither number nor text")
+            found[name] = value
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
+        raise DatasetError(f"{path}: the attributes of {item.name} are damaged: {error}") from None
+    return found
