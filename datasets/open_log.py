@@ -26,6 +26,7 @@ PREFIX = "d4rl:"
 LAYOUTS: dict[str, str] = {
     "robomimic": "robomimic",
     "d4rl": "d4rl",
+    "minari": "minari",
 }  # name -> module of layouts/
 
 
@@ -60,9 +61,12 @@ def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Lo
         DatasetError: it cannot be read, or its layout is not one alone.
         UsageError: there is no such layout or option.
     """
-    if os.fspath(path).startswith(PREFIX) and not os.path.exists(path):
-        return _of_d4rl(os.fspath(path).removeprefix(PREFIX), layout_name)
-    place = Path(path)
+    place, text = located(path), os.fspath(path)
+    if (
+        place != Path(path) and layout_name is None
+    ):  # where its file does not say when time was up, its task's limit does
+        horizon = entry(text.removeprefix(PREFIX)).get("horizon")
+        layout_name = f"d4rl?horizon={horizon}" if horizon else "d4rl"
     name, options = split_options(layout_name or detect(place))
     read = layout(name).read
     known = list(inspect.signature(read).parameters)[1:]
@@ -71,9 +75,16 @@ def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Lo
     return read(place, **options)
 
 
-def _of_d4rl(name: str, layout_name: str | None) -> Log:
-    """One of D4RL's data sets; where its file does not say when time was up, its task's limit does."""
+def located(path: str | os.PathLike[str]) -> Path:
+    """The file or folder that is meant: of `d4rl:NAME` D4RL's file, downloaded where it is not there yet.
+
+    Raises:
+        UsageError: D4RL has no such data set.
+        DatasetError: it cannot be had.
+    """
+    text = os.fspath(path)
+    if not text.startswith(PREFIX) or os.path.exists(text):
+        return Path(text)
     from .d4rl_download import fetch
 
-    horizon = entry(name).get("horizon")
-    return open_log(fetch(name), layout_name or (f"d4rl?horizon={horizon}" if horizon else "d4rl"))
+    return fetch(text.removeprefix(PREFIX))

@@ -41,10 +41,10 @@ class Texts:
     """An array of texts of any length, as str, where h5py gives bytes."""
 
     def __init__(self, array: Any):
-        self.shape, self.dtype, self.size, self._array = array.shape, np.dtype(object), array.size, array
+        self.shape, self.dtype, self.size, self._stored = array.shape, np.dtype(object), array.size, Stored(array)
 
     def __getitem__(self, rows: Any, /) -> Any:
-        return self._array.asstr(errors="surrogateescape")[rows]
+        return self._stored.array.asstr(errors="surrogateescape")[rows]
 
 
 def open_hdf5(path: Path) -> Any:
@@ -108,7 +108,9 @@ def _walk(group: Any, path: Path, prefix: str, found: dict[str, Any], seen: set[
             _walk(item, path, f"{place}/", found, seen)
         else:
             check_dataset(item, path, place)
-            found[place] = Texts(item) if item.dtype.kind == "O" else Stored(item)
+            found[place] = (
+                Texts(item) if h5py.check_string_dtype(item.dtype) and item.dtype.kind == "O" else Stored(item)
+            )
 
 
 def check_dataset(array: Any, path: Path, name: str) -> None:
@@ -116,7 +118,8 @@ def check_dataset(array: Any, path: Path, name: str) -> None:
     if array.is_virtual or array.external:
         raise DatasetError(f"{path}: {name} shows the bytes of other files, which Poise does not follow")
     kind = array.dtype.kind
-    if kind not in "biufcS" and not (kind == "O" and h5py.check_string_dtype(array.dtype) is not None):
+    text = h5py.check_string_dtype(array.dtype) is not None
+    if kind not in "biufcS" and not text and h5py.check_vlen_dtype(array.dtype) != np.uint8:  # coded pictures
         raise DatasetError(f"{path}: {name} is of type {array.dtype}; Poise reads numbers and texts")
     stored = array.id.get_storage_size()
     if array.shape is None or (array.nbytes > 0 and stored == 0):

@@ -17,6 +17,7 @@ import torch
 
 from ..datasets.file_hash import sha256
 from ..datasets.offline import OfflineDataset, load, split_filter
+from ..datasets.open_log import located
 from ..errors import DatasetError, UsageError
 from ..normalizer import Normalizer
 from ..sim.make import make
@@ -182,7 +183,7 @@ def _described(names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _fingerprint(name: str) -> dict[str, Any]:
     """Size and hash of a file, or of a folder's files together."""
-    path = Path(split_filter(name)[0])
+    path = located(split_filter(name)[0])
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return {"bytes": sum(p.stat().st_size for p in files), "sha256": sha256(path)}
 

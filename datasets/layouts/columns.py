@@ -33,6 +33,26 @@ class Part:
         return row[..., self._start : self._stop].reshape(*lead, *self._shape).astype(self.dtype, copy=False)
 
 
+class SideBySide:
+    """Columns of one number of rows as one of (N, D), the numbers of each row one after the other."""
+
+    def __init__(self, columns: Sequence[Column]):
+        self._columns = columns
+        self._widths = [int(np.prod(column.shape[1:])) for column in columns]
+        self.dtype = np.result_type(*(column.dtype for column in columns))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self._columns[0].shape[0], sum(self._widths))
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        parts = []
+        for column, width in zip(self._columns, self._widths, strict=True):
+            found = np.asarray(column[rows])
+            parts.append(found.reshape(*found.shape[: found.ndim - len(column.shape) + 1], width).astype(self.dtype))
+        return np.concatenate(parts, axis=-1)
+
+
 class Joined:
     """Columns of one type and row shape, one after the other."""
 
