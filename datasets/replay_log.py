@@ -11,11 +11,14 @@ an episode may be a part of it, and the episode's attributes say so:
     cut              it was still going on when the replay was saved, or at step `first`; its last step is marked
                      truncated, which it was not: no more is known of it, and the value goes on
 
+The filter `whole` holds the others.
+
 Legend: N worlds, K transitions.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +30,12 @@ from safetensors import SafetensorError, safe_open
 from ..batch import Batch, Sample
 from ..errors import DatasetError, RunError, UsageError
 from ..spec import Spec
+from .episodes import FORMAT
 from .log import Episode, Log
 from .replay import Replay
 from .segments import manifest_contents
+
+PARTS = {"cut", "beginning_lost"}  # attributes of episodes that are not whole
 
 
 def replay_log(folder: Path, manifest: Mapping[str, Any], spec: Spec, first: int | None = None) -> Log:
@@ -61,9 +67,10 @@ def replay_log(folder: Path, manifest: Mapping[str, Any], spec: Spec, first: int
                     key=lambda rows: int(keys[rows[0]]))  # fmt: skip
     oldest = int(batch.rows[0]) // replay.num_envs
     episodes = [_episode(i, rows, columns, keys, ended, replay.num_envs, oldest) for i, rows in enumerate(pieces)]
-    attributes = {"poise_spec": kept}
-    return Log(folder, "replay", episodes, attributes, {"all": tuple(e.name for e in episodes)},
-               notes=_notes(episodes))  # fmt: skip
+    filters = {"all": episodes, "whole": [e for e in episodes if PARTS.isdisjoint(e.attributes)]}
+    named = {name: tuple(e.name for e in members) for name, members in filters.items() if members}
+    attributes = {"poise_format": FORMAT, "poise_spec": json.dumps(kept.to_json())}
+    return Log(folder, "replay", episodes, attributes, named, notes=_notes(episodes))
 
 
 def _kept_spec(folder: Path, manifest: Mapping[str, Any], spec: Spec) -> Spec:
@@ -99,8 +106,8 @@ def _columns(batch: Batch, count: int) -> dict[str, np.ndarray]:
     """(K, …) of the first `count` transitions, by our layout's names."""
     tensors = {f"obs/{group}": x for group, x in batch.obs.items()}
     tensors |= {f"next_obs/{group}": x for group, x in batch.next_obs.items()}
-    tensors |= {"actions": batch.action, "rewards": batch.reward, "terminations": batch.terminated,
-                "truncations": batch.truncated}  # fmt: skip
+    tensors |= {"actions": batch.action, "rewards": batch.reward, "terminations": batch.terminated.byte(),
+                "truncations": batch.truncated.byte()}  # fmt: skip
     return {name: x[:count].numpy() for name, x in tensors.items()}
 
 
@@ -120,9 +127,10 @@ def _episode(index: int, rows: np.ndarray, columns: Mapping[str, np.ndarray], ke
     if start // num_envs == oldest and oldest > 0:
         attributes["beginning_lost"] = True
     if not ended[rows[-1]]:
-        found["truncations"][-1] = True
+        found["truncations"][-1] = 1
         attributes["cut"] = True
     attributes["episode_return"] = float(found["rewards"].sum(dtype=np.float64))
+    found["dones"] = found["terminations"] | found["truncations"]
     return Episode(f"demo_{index}", found, attributes)
 
 

@@ -5,16 +5,16 @@ The newest checkpoint of a run folder holds the replay; datasets/replay_log.py m
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..datasets.episodes import EpisodeWriter, environment
-from ..datasets.log import Episode
+from ..datasets.convert import new_path
+from ..datasets.episodes import environment
+from ..datasets.layouts import robomimic
 from ..datasets.replay_log import replay_log
 from ..errors import RunError
 from ..sim.make import make
@@ -47,22 +47,10 @@ def write_run(run_dir: str | os.PathLike[str], out: str | os.PathLike[str], firs
         raise RunError(f"{folder} is a run of {config['algorithm']}, which keeps no replay; runs of sac and dqn do")
     env = make(config["task"], 1)
     env.close()
-    log = replay_log(folder / "checkpoint", manifest["buffer"], env.spec, first)
-    origin = {"run": config, "steps": manifest["info"]["steps"], "first": first}
-    with EpisodeWriter(out, log.attributes["poise_spec"], environment(config["task"]), origin) as writer:
-        for episode in log.episodes:
-            whole = {"cut", "beginning_lost"}.isdisjoint(episode.attributes)
-            writer.add(_arrays(episode), ("whole",) if whole else (), **episode.attributes)
-    returns = [e.attributes["episode_return"] for e in log.episodes
-               if {"cut", "beginning_lost"}.isdisjoint(e.attributes)]  # fmt: skip
-    mean = float(np.mean(returns)) if returns else None
-    return Written(Path(out), len(log.episodes), log.steps, mean, log.notes)
-
-
-def _arrays(episode: Episode) -> Mapping[str, Any]:
-    """The columns as the writer of our layout takes them."""
-    found: dict[str, Any] = {"obs": {}, "next_obs": {}}
-    for name, column in episode.columns.items():
-        group, _, key = name.rpartition("/")
-        (found[group] if group else found)[key] = column[:]
-    return found
+    with new_path(Path(out)) as hidden:
+        log = replay_log(folder / "checkpoint", manifest["buffer"], env.spec, first)
+        origin = {"run": config, "steps": manifest["info"]["steps"], "first": first}
+        told = {"env_args": json.dumps(environment(config["task"])), "poise_provenance": json.dumps(origin)}
+        robomimic.write(hidden, replace(log, attributes={**log.attributes, **told}))
+    whole = [e.attributes["episode_return"] for e in log.filtered("whole")] if "whole" in log.filters else []
+    return Written(Path(out), len(log.episodes), log.steps, float(np.mean(whole)) if whole else None, log.notes)

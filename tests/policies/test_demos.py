@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from poise.batch import Sample
+from poise.batch import Batch, Sample
 from poise.datasets.episodes import EpisodeFile, EpisodeWriter, environment
+from poise.datasets.offline import load
+from poise.datasets.replay import Replay
 from poise.errors import DatasetError, RunError, SpecError, UsageError
 from poise.policies import demos
+from poise.policies.checkpoint import load_checkpoint
 from poise.policies.collect import collect
 from poise.policies.policy_file import read_policy
 from poise.policies.reward_scale import RewardScale
@@ -115,12 +118,24 @@ def test_a_scale_covers_no_less_than_before():
     assert scale(torch.tensor([20.0])).item() == pytest.approx(5.0)
 
 
-def test_a_run_s_replay_is_written_as_demonstrations_that_another_run_takes(tmp_path):
+def rows_of(batch: Batch) -> list[bytes]:
+    """Every transition's bytes, in an order that does not depend on where it was kept."""
+    parts = (batch.obs["state"], batch.action, batch.reward[:, None], batch.next_obs["state"],
+             batch.terminated[:, None].float())  # fmt: skip
+    return sorted(row.tobytes() for row in torch.cat(parts, 1).numpy())
+
+
+def test_a_run_s_replay_is_written_as_demonstrations_that_another_run_takes(tmp_path, spec):
     train("sac", PENDULUM, tmp_path / "first", settings={**QUICK, "steps": 500})
     done = write_run(tmp_path / "first", tmp_path / "replay.hdf5")
     assert done.steps == 500 and done.episodes == 4 and done.return_mean is not None
     assert len(done.notes) == 1 and done.notes[0].startswith("2 of 4 episodes were still going on")
     assert write_run(tmp_path / "first", tmp_path / "early.hdf5", first=300).steps == 300
+    replay = Replay(spec, 2, 1000)
+    load_checkpoint(tmp_path / "first" / "checkpoint", replay)
+    kept, written = (rows_of(source.sample(Sample(0), np.random.default_rng(0)))
+                     for source in (replay, load([tmp_path / "replay.hdf5"])))  # fmt: skip
+    assert len(kept) == 500 and kept == written
     with EpisodeFile(tmp_path / "replay.hdf5") as file:
         assert file.filter("whole") == ["demo_0", "demo_1"]
         assert file.provenance["run"]["algorithm"] == "sac" and file.env_args["env_name"] == PENDULUM

@@ -41,7 +41,7 @@ def test_200_episodes_of_the_expert_are_enough_to_lift_the_cube(tmp_path, random
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_20_demonstrations_make_a_sparse_reward_learnable(tmp_path, seed):
     collect(SPARSE, tmp_path / "demos.hdf5", episodes=20, only_success=True)
-    settings = {"seed": seed, "steps": 60_000, "evaluations": 0, "randomize": "none", "compile": "off", "threads": 1}
+    settings = {"seed": seed, "steps": 100_000, "evaluations": 0, "randomize": "none", "compile": "off", "threads": 1}
     rates = {}
     for name, demos in (("with", [tmp_path / "demos.hdf5"]), ("without", [])):
         result = poise.train("sac/demos", SPARSE, tmp_path / name, settings=settings, demos=demos)
