@@ -25,6 +25,9 @@ from .log import Log
 PREFIX = "d4rl:"
 LAYOUTS: dict[str, str] = {
     "robomimic": "robomimic",
+    "robosuite": "robosuite_raw",
+    "npz": "npz",
+    "pickled": "pickled",
     "d4rl": "d4rl",
     "minari": "minari",
 }  # name -> module of layouts/

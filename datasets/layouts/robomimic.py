@@ -105,7 +105,7 @@ def _episodes(data: Any, path: Path, arrays: Mapping[str, Any], made: list[str])
         steps = {k: c for k, c in columns[demo].items() if c.shape and not k.startswith(APART) and k not in made}
         attributes |= {k: c[()] for k, c in columns[demo].items() if k not in steps and k not in made}
         episode = Episode(names[demo], steps, attributes)
-        said = attributes.get("num_samples", episode.steps)
+        said = attributes.pop("num_samples") if "num_samples" in made else attributes.get("num_samples", episode.steps)
         if np.ndim(said) or said != episode.steps:
             notes.append(f"{demo} says num_samples {said}, and has {episode.steps} steps")
         episodes.append(episode)
@@ -146,33 +146,43 @@ def write(path: Path, log: Log) -> list[str]:
     Raises:
         DatasetError: a filter has a name that cannot be one.
     """
-    lines: list[str] = []
+    ends = all({"terminations", "truncations"} <= set(e.columns) and "dones" not in e.columns for e in log.episodes)
+    made = [name for name in ("env_args", "total") if name not in log.attributes]
+    made += ["dones"] if ends and log.episodes else []
+    made += ["num_samples"] if any("num_samples" not in e.attributes for e in log.episodes) else []
+    added = {"env_args": json.dumps(GYM), **log.attributes, "total": log.steps}
+    write_plain(path, log, added | ({MADE: json.dumps(made)} if made else {}), dones=ends, num_samples=True)
+    lines = []
+    if "env_args" in made:
+        lines.append("there was no env_args, which robomimic insists on: it says an unknown environment")
+    if "dones" in made:
+        lines.append("dones are terminations and truncations together")
+    names = _names(log)
+    if any(names[e.name] != e.name for e in log.episodes):
+        lines.append(f"episodes are called demo_0 and on, their own names are under {REAL_NAME}")
+    if log.extras:
+        lines.append(f"{', '.join(list(log.extras)[:4])} … are kept under {EXTRAS}, which Poise alone reads")
+    return lines
+
+
+def write_plain(path: Path, log: Log, attributes: Mapping[str, Any], *, dones: bool, num_samples: bool) -> None:
+    """Write the log with these attributes of the file, and with what is asked for besides."""
+    names = _names(log)
     with h5py.File(path, "w-") as h5:
         data = h5.create_group("data")
-        made = [] if "env_args" in log.attributes else ["env_args"]
-        ends = all({"terminations", "truncations"} <= set(e.columns) and "dones" not in e.columns for e in log.episodes)
-        made += ["dones"] if ends and log.episodes else []
-        given = {"env_args": json.dumps(GYM), **log.attributes, "total": log.steps}
-        made += [] if "total" in log.attributes else ["total"]
-        _store(data, given | ({MADE: json.dumps(made)} if made else {}))
-        names = _names(log)
+        _store(data, attributes)
         for episode in log.episodes:
-            _write_episode(data.create_group(names[episode.name]), episode, names, ends)
+            group = data.create_group(names[episode.name])
+            renamed = {} if names[episode.name] == episode.name else {REAL_NAME: episode.name}
+            counted = {"num_samples": episode.steps} if num_samples else {}
+            _store(group, counted | dict(episode.attributes) | renamed)
+            _write_columns(group, episode, dones)
         for name, members in log.filters.items():
             if not name or "/" in name:
                 raise DatasetError(f"a filter cannot be called {name!r} in a file of robomimic's layout")
             h5[f"mask/{name}"] = np.array([names.get(m, m).encode() for m in members], "S")
         for name, value in log.extras.items():
             h5[f"{EXTRAS}/{name}"] = value
-    if "env_args" in made:
-        lines.append("there was no env_args, which robomimic insists on: it says an unknown environment")
-    if "dones" in made:
-        lines.append("dones are terminations and truncations together")
-    if any(names[e.name] != e.name for e in log.episodes):
-        lines.append(f"episodes are called demo_0 and on, their own names are under {REAL_NAME}")
-    if log.extras:
-        lines.append(f"{', '.join(list(log.extras)[:4])} … are kept under {EXTRAS}, which Poise alone reads")
-    return lines
 
 
 def _names(log: Log) -> dict[str, str]:
@@ -182,15 +192,13 @@ def _names(log: Log) -> dict[str, str]:
     return {e.name: f"demo_{i}" for i, e in enumerate(log.episodes)}
 
 
-def _write_episode(group: Any, episode: Episode, names: Mapping[str, str], ends: bool) -> None:
+def _write_columns(group: Any, episode: Episode, dones: bool) -> None:
     for name, column in episode.columns.items():
         values = np.asarray(column[:])
         group.create_dataset(name, data=values, dtype=h5py.string_dtype() if values.dtype.kind == "O" else None)
-    if ends:
+    if dones:
         either = np.asarray(episode.columns["terminations"][:]) | np.asarray(episode.columns["truncations"][:])
         group.create_dataset("dones", data=either.astype(np.uint8))
-    renamed = {} if names[episode.name] == episode.name else {REAL_NAME: episode.name}
-    _store(group, {"num_samples": episode.steps, **episode.attributes, **renamed})
 
 
 def _store(group: Any, attributes: Mapping[str, Any]) -> None:
