@@ -30,6 +30,7 @@ LAYOUTS: dict[str, str] = {
     "pickled": "pickled",
     "d4rl": "d4rl",
     "minari": "minari",
+    "lerobot": "lerobot",
 }  # name -> module of layouts/
 
 

@@ -27,6 +27,7 @@ PAGES = [
     "docs/policy-gradients.md",
     "docs/tabular.md",
     "docs/d4rl.md",
+    "docs/minari.md",
     "docs/deploy.md",
     "docs/arms.md",
     "docs/policy-file.md",

@@ -15,7 +15,6 @@ Legend: T steps.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from ..safe_hdf5 import datasets_of, open_hdf5
 from .columns import Decoded, SideBySide
 from .minari_spaces import Space, is_jpeg, leaves, parse, shape_of
 from .minari_write import KEPT, write
+from .pictures import decode
 
 __all__ = ["read", "recognize", "write"]
 
@@ -176,27 +176,15 @@ def _paired(where: str, name: str, following: str, array: Column, steps: int) ->
 
 def _decoded(where: str, key: str, array: Column, space: Space | None) -> Column:
     """Pictures of JPEG bytes, decoded where they are asked for."""
-    from PIL import Image
+    shape, what = shape_of(dict(leaves(space))[key]) if space else (), key or "observations"
 
-    shape = shape_of(dict(leaves(space))[key]) if space else ()
-
-    def decode(start: int, stop: int) -> np.ndarray:
-        pictures = np.empty((stop - start, *shape), np.uint8)
+    def pictures(start: int, stop: int) -> np.ndarray:
+        found = np.empty((stop - start, *shape), np.uint8)
         for i, coded in enumerate(array[start:stop]):
-            try:
-                with Image.open(io.BytesIO(np.asarray(coded, np.uint8).tobytes()), formats=["JPEG"]) as picture:
-                    found = (picture.height, picture.width, *((3,) if picture.mode == "RGB" else ()))
-                    if found != shape:  # looked at before any pixel is
-                        raise DatasetError(f"{where}: picture {start + i} of {key or 'observations'} is {found} in "
-                                           f"mode {picture.mode}, expected {shape}")  # fmt: skip
-                    pictures[i] = np.asarray(picture)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise DatasetError(
-                    f"{where}: picture {start + i} of {key or 'observations'} is no JPEG: {error}"
-                ) from None
-        return pictures
+            found[i] = decode(coded, shape, ("JPEG",), f"{where}: picture {start + i} of {what}")
+        return found
 
-    return Decoded(decode, (array.shape[0], *shape), np.dtype(np.uint8))
+    return Decoded(pictures, (array.shape[0], *shape), np.dtype(np.uint8))
 
 
 def _bounds(space: Space | None) -> dict[str, Any]:
