@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class MappedStore:
 
     def _of_part(self, i: int, name: str, rows: np.ndarray, episode: np.ndarray) -> np.ndarray:
         part = self._parts[i]
-        if name.startswith("next_") and not part.arrays.has_successors:
+        if name.startswith("next_") and not part.has_successors:
             rows, name = np.minimum(rows + 1, self._index.last.take(episode)), name.removeprefix("next_")
         return part.rows(name, rows, episode)
 
@@ -84,63 +85,63 @@ class MappedPart:
     """Columns `names` of one log; its episodes are number `low` and on of the dataset, and begin with rows `firsts`."""
 
     def __init__(self, arrays: LogArrays, low: int, firsts: np.ndarray, names: Collection[str]):
-        self.arrays, self._low = arrays, low
+        self._low, self._scale, self.has_successors = low, arrays.scale, arrays.has_successors
         self._files: dict[str, np.ndarray] = {}
         self._columns: dict[str, list[MappedColumn]] = {}
         if "action" in names:
-            self._columns["action"] = [self._mapped(arrays.label, firsts)]
+            self._columns["action"] = [self._mapped(arrays, arrays.label, firsts)]
         for group, keys in arrays.keys.items():
             for prefix in ("obs", "next_obs") if arrays.has_successors else ("obs",):
                 if f"obs/{group}" in names:
-                    self._columns[f"{prefix}/{group}"] = [self._mapped(f"{prefix}/{key}", firsts) for key in keys]
+                    self._columns[f"{prefix}/{group}"] = [
+                        self._mapped(arrays, f"{prefix}/{key}", firsts) for key in keys
+                    ]
 
     def rows(self, name: str, rows: np.ndarray, episode: np.ndarray) -> np.ndarray:
         """(B, dim) float32, (B, height, width, channels) uint8, or choices (B, 1) int64."""
         found = [column.rows(rows, episode - self._low) for column in self._columns[name]]
         if name == "action":
-            return self.arrays.scale(found[0].reshape(len(rows), -1))
+            return self._scale(found[0].reshape(len(rows), -1))
         if found[0].ndim == 4 and found[0].dtype == np.uint8:
             return found[0]
         parts = [np.asarray(c, np.float32).reshape(len(rows), -1) for c in found]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _mapped(self, name: str, firsts: np.ndarray) -> MappedColumn:
-        places = [self._place(episode, name) for episode in self.arrays.episodes]
+    def _mapped(self, arrays: LogArrays, name: str, firsts: np.ndarray) -> MappedColumn:
+        places = [self._place(arrays, episode, name) for episode in arrays.episodes]
         file, dtype, shape, _ = places[0]
-        for place, episode in zip(places, self.arrays.episodes, strict=True):
+        for place, episode in zip(places, arrays.episodes, strict=True):
             if place[:3] != (file, dtype, shape):
-                raise DatasetError(f"{self.arrays.log.path}, {episode.name}: {name} is {place[1]} {place[2]}, where it "
-                                   f"is {dtype} {shape} before; {self._way_out()}")  # fmt: skip
+                raise DatasetError(f"{arrays.log.path}, {episode.name}: {name} is {place[1]} {place[2]}, where it "
+                                   f"is {dtype} {shape} before; {way_out(arrays.log.path)}")  # fmt: skip
         if file not in self._files:
             self._files[file] = mapped_bytes(file)
         starts = np.array([start for *_, start in places])
         column = MappedColumn(self._files[file], dtype, shape, firsts, starts)
-        for start, episode in zip(starts.tolist(), self.arrays.episodes, strict=True):
-            column.check(start, episode.steps, f"{self.arrays.log.path}, {episode.name}: {name}")
+        for start, episode in zip(starts.tolist(), arrays.episodes, strict=True):
+            column.check(start, episode.steps, f"{arrays.log.path}, {episode.name}: {name}")
         return column
 
-    def _place(self, episode: Episode, name: str) -> tuple[str, np.dtype, tuple[int, ...], int]:
+    def _place(self, arrays: LogArrays, episode: Episode, name: str) -> tuple[str, np.dtype, tuple[int, ...], int]:
         """(file, type, shape of a row, byte of the first row) of a column."""
-        where = f"{self.arrays.log.path}, {episode.name}: {name}"
+        where = f"{arrays.log.path}, {episode.name}: {name}"
         if name not in episode.columns:
             raise DatasetError(f"{where} is missing; it has {', '.join(episode.columns)}")
         if episode.columns[name].shape[0] != episode.steps:
             raise DatasetError(f"{where} has {episode.columns[name].shape[0]} rows where actions have {episode.steps}")
         dataset, row = underlying(episode.columns[name])
         if dataset is None:
-            raise DatasetError(f"{where} does not lie in a file as it is; {self._way_out()}")
+            raise DatasetError(f"{where} does not lie in a file as it is; {way_out(arrays.log.path)}")
         offset = dataset.id.get_offset() if dataset.size else 0  # what is empty has no place and needs none
         if offset is None or dataset.external:
-            raise DatasetError(f"{where} is chunked or compressed, so it has no place in the file; {self._way_out()}")
+            raise DatasetError(
+                f"{where} is chunked or compressed, so it has no place in the file; {way_out(arrays.log.path)}"
+            )
         dtype, shape = dataset.dtype, dataset.shape[1:]
         if dtype.kind not in "fiub" or dtype.hasobject:
             raise DatasetError(f"{where} holds {dtype}, expected numbers")
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         return dataset.file.filename, dtype, shape, offset + row * size
-
-    def _way_out(self) -> str:
-        return (f"it is larger than the memory allowed: allow more (--memory), or write it so that it can be read in "
-                f"place, poise data convert {self.arrays.log.path} OUT.hdf5")  # fmt: skip
 
 
 class MappedColumn:
@@ -205,3 +206,8 @@ def mapped_bytes(file: str) -> np.ndarray:
         if os.fstat(opened.fileno()).st_size == 0:
             return np.zeros(0, np.uint8)
         return np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+def way_out(path: Path) -> str:
+    return (f"it is larger than the memory allowed: allow more (--memory), or write it so that it can be read in "
+            f"place, poise data convert {path} OUT.hdf5")  # fmt: skip

@@ -26,22 +26,24 @@ class StepIndex:
     """Rows of steps, episodes one after the other."""
 
     def __init__(self, parts: Sequence[LogArrays]):
-        self._parts = parts
         every = [(part, episode) for part in parts for episode in part.episodes]
         lengths = np.array([episode.steps for _, episode in every])
         self.last = np.cumsum(lengths) - 1  # (E,) row of each episode's last step
         self.first = self.last - lengths + 1
         self.episode = np.repeat(np.arange(len(every), dtype=np.int32), lengths)  # (S,)
         self.borders = np.cumsum([0] + [sum(e.steps for e in part.episodes) for part in parts])  # where each log begins
-        self._lacking = {what: [part for part in parts if not getattr(part, what)]
-                         for what in ("has_rewards", "knows_ends", "has_successors")}  # fmt: skip
+        self._paths = [part.log.path for part in parts]
+        self._has_dones = "dones" in parts[0].episodes[0].columns
+        self._lacking = {what: [part.log.path for part in parts if not getattr(part, what)]
+                         for what in ("has_rewards", "knows_ends")}  # fmt: skip
         if not self._lacking["has_rewards"]:
-            self.reward = np.concatenate([part.rewards(episode) for part, episode in every])
+            self.reward = np.empty(len(self), np.float32)
+            for (part, episode), first, last in zip(every, self.first.tolist(), self.last.tolist(), strict=True):
+                self.reward[first : last + 1] = part.rewards(episode)
         if not self._lacking["knows_ends"]:
-            ends = [part.ends_of(episode) for part, episode in every]
-            self.terminated = np.concatenate([terminated for terminated, _ in ends])
-            self.truncated = np.concatenate([truncated for _, truncated in ends])
-            self._done = self.terminated | self.truncated
+            self.terminated, self.truncated = np.empty(len(self), bool), np.empty(len(self), bool)
+            for (part, episode), first, last in zip(every, self.first.tolist(), self.last.tolist(), strict=True):
+                self.terminated[first : last + 1], self.truncated[first : last + 1] = part.ends_of(episode)
         self._followed = np.repeat([p.has_successors for p in parts], [len(p.episodes) for p in parts])
         self._returns: dict[float, np.ndarray] = {}
 
@@ -64,23 +66,22 @@ class StepIndex:
         if not request.imitation or request.next_action:
             goes_on = ~self.terminated[self.last]
             stop = self.last - (goes_on if request.next_action else goes_on & ~self._followed)
-        for part, low, high in zip(self._parts, self.borders[:-1], self.borders[1:], strict=True):
+        for path, low, high in zip(self._paths, self.borders[:-1], self.borders[1:], strict=True):
             if not (stop >= self.first)[self.episode[low] : self.episode[high - 1] + 1].any():
-                raise DatasetError(f"{part.log.path} holds no step with a successor: its episodes are of one step, "
+                raise DatasetError(f"{path} holds no step with a successor: its episodes are of one step, "
                                    "and the observation after it is not in the file")  # fmt: skip
         return Pool(stop, bool((stop == self.last).all()))
 
     def require_rewards(self) -> None:
         if lacking := self._lacking["has_rewards"]:
-            raise DatasetError(f"{lacking[0].log.path} holds no rewards, so it can be imitated (poise fit bc) and "
+            raise DatasetError(f"{lacking[0]} holds no rewards, so it can be imitated (poise fit bc) and "
                                "nothing else")  # fmt: skip
 
     def require_ends(self) -> None:
         if lacking := self._lacking["knows_ends"]:
-            part = lacking[0]
-            kind = "only dones" if "dones" in part.episodes[0].columns else "neither terminations nor dones"
+            kind = "only dones" if self._has_dones else "neither terminations nor dones"
             raise DatasetError(
-                f"{part.log.path} holds {kind}, so it does not say whether an episode's end is the end of the task "
+                f"{lacking[0]} holds {kind}, so it does not say whether an episode's end is the end of the task "
                 "(its value is zero) or of the record (its value goes on). Say --ends terminated or --ends truncated; "
                 "imitation (poise fit bc) needs neither"
             )
@@ -102,7 +103,8 @@ class StepIndex:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(row of the last reward, effective n, discounted rewards) (…) of rows (…) of up to n steps."""
         steps, within = self.window(rows, rows, stop, np.arange(n))  # (…, n)
-        within[..., 1:] &= ~np.logical_or.accumulate(self._done.take(steps[..., :-1]), axis=-1)
+        done = self.terminated.take(steps[..., :-1]) | self.truncated.take(steps[..., :-1])
+        within[..., 1:] &= ~np.logical_or.accumulate(done, axis=-1)
         factor = (discount ** np.arange(n)).astype(np.float32)
         reward = (self.reward.take(steps) * factor * within).sum(-1, dtype=np.float32)
         count = within.sum(-1)
