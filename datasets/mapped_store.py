@@ -17,7 +17,6 @@ import mmap
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -129,19 +128,19 @@ class MappedPart:
             raise DatasetError(f"{where} is missing; it has {', '.join(episode.columns)}")
         if episode.columns[name].shape[0] != episode.steps:
             raise DatasetError(f"{where} has {episode.columns[name].shape[0]} rows where actions have {episode.steps}")
-        dataset, row = underlying(episode.columns[name])
-        if dataset is None:
+        stored, row = underlying(episode.columns[name])
+        if stored is None:
             raise DatasetError(f"{where} does not lie in a file as it is; {way_out(arrays.log.path)}")
-        offset = dataset.id.get_offset() if dataset.size else 0  # what is empty has no place and needs none
-        if offset is None or dataset.external:
+        offset = stored.array.id.get_offset() if stored.size else 0  # what is empty has no place and needs none
+        if offset is None:
             raise DatasetError(
                 f"{where} is chunked or compressed, so it has no place in the file; {way_out(arrays.log.path)}"
             )
-        dtype, shape = dataset.dtype, dataset.shape[1:]
+        dtype, shape = stored.dtype, stored.shape[1:]
         if dtype.kind not in "fiub" or dtype.hasobject:
             raise DatasetError(f"{where} holds {dtype}, expected numbers")
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        return dataset.file.filename, dtype, shape, offset + row * size
+        return stored.filename, dtype, shape, offset + row * size
 
 
 class MappedColumn:
@@ -192,12 +191,12 @@ class MappedColumn:
             finite(block.reshape(count, -1).astype(np.float32), where, first)
 
 
-def underlying(column: Column) -> tuple[Any, int]:
-    """(HDF5 dataset, row of it that the column begins with); (None, 0) where it is none."""
+def underlying(column: Column) -> tuple[Stored | None, int]:
+    """(array of an HDF5 file, row of it that the column begins with); (None, 0) where it is none."""
     row = 0
     while isinstance(column, Rows):
         row, column = row + column.start, column.column
-    return (column.array, row) if isinstance(column, Stored) else (None, 0)
+    return (column, row) if isinstance(column, Stored) else (None, 0)
 
 
 def mapped_bytes(file: str) -> np.ndarray:

@@ -6,6 +6,8 @@ and a few bytes may claim to be a terabyte. Each is refused by name.
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from ..errors import DatasetError
 
 DEPTH, ENTRIES = 32, 4_000_000
+METADATA = 1 << 20  # bytes of HDF5's cache of headers; by itself it grows to 32 MB, which take 200 MB of memory
 DEFLATED = 1100  # deflate cannot shrink further than 1032 times
 
 
@@ -24,14 +27,27 @@ class Stored:
     HDF5 spends 20 kB on every array that stays open, and a file of demonstrations holds ten for each episode.
     """
 
-    def __init__(self, array: Any):
-        self.shape, self.dtype, self.size = array.shape, array.dtype, array.size
-        self._file, self._name = array.file, array.name.encode()
+    __slots__ = ("_file", "_name", "dtype", "shape", "size")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, file: Any, name: bytes):
+        """file: the low-level identifier of the open file, one for all its arrays."""
+        self.shape, self.dtype, self.size = shape, dtype, math.prod(shape)
+        self._file, self._name = file, name
 
     @property
     def array(self) -> Any:
-        """The h5py.Dataset."""
-        return h5py.Dataset(h5py.h5d.open(self._file.id, self._name))
+        """The h5py.Dataset.
+
+        Raises:
+            DatasetError: the file has been closed.
+        """
+        if not self._file.valid:
+            raise DatasetError(f"{self._name.decode(errors='replace')} is asked for, but its file has been closed")
+        return h5py.Dataset(h5py.h5d.open(self._file, self._name))
+
+    @property
+    def filename(self) -> str:
+        return os.fsdecode(h5py.h5f.get_name(self._file))
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
         return self.array[rows]
@@ -40,8 +56,8 @@ class Stored:
 class Texts:
     """An array of texts of any length, as str, where h5py gives bytes."""
 
-    def __init__(self, array: Any):
-        self.shape, self.dtype, self.size, self._stored = array.shape, np.dtype(object), array.size, Stored(array)
+    def __init__(self, stored: Stored):
+        self.shape, self.dtype, self.size, self._stored = stored.shape, np.dtype(object), stored.size, stored
 
     def __getitem__(self, rows: Any, /) -> Any:
         return self._stored.array.asstr(errors="surrogateescape")[rows]
@@ -56,9 +72,13 @@ def open_hdf5(path: Path) -> Any:
     if not path.is_file():
         raise DatasetError(f"no such file: {path}")
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         raise DatasetError(f"{path} is no complete HDF5 file: {error}") from None
+    config = file.id.get_mdc_config()
+    config.min_size = config.initial_size = config.max_size = METADATA
+    file.id.set_mdc_config(config)
+    return file
 
 
 def shallow_names(path: Path) -> dict[str, str]:
@@ -86,46 +106,56 @@ def datasets_of(group: Any, path: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     try:
-        _walk(group, path, "", found, set())
+        root = group.name.encode("utf-8", "surrogateescape").rstrip(b"/") + b"/"
+        _walk(group.id, group.file.id, path, root, "", found, set())
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise DatasetError(f"{path} is damaged: {error}") from None
     return found
 
 
-def _walk(group: Any, path: Path, prefix: str, found: dict[str, Any], seen: set[int]) -> None:
-    address = h5py.h5o.get_info(group.id).addr
+def _walk(group: Any, file: Any, path: Path, root: bytes, prefix: str, found: dict[str, Any], seen: set[int]) -> None:
+    """The arrays below a group; by h5py's low level, which costs a third where there are many."""
+    address = h5py.h5o.get_info(group).addr
     if address in seen or prefix.count("/") > DEPTH:
         raise DatasetError(f"{path}: the group {prefix or '/'} holds itself, stands twice, or lies too deep")
     seen.add(address)
-    for name in group:
+    for link in list(group):
+        name = link.decode("utf-8", "surrogateescape")
         place = f"{prefix}{name}"
-        kind = _kind(group, name)
-        if kind in ("link", "type") or len(found) >= ENTRIES:
-            raise DatasetError(f"{path}: {place} is a {kind}, and Poise reads arrays and groups of the file itself, "
-                               f"up to {ENTRIES} of them")  # fmt: skip
-        item = group[name]
-        if kind == "group":
-            _walk(item, path, f"{place}/", found, seen)
+        hard = group.links.get_info(link).type == h5py.h5l.TYPE_HARD
+        item = h5py.h5o.open(group, link) if hard else None
+        if isinstance(item, h5py.h5g.GroupID) and len(found) < ENTRIES:
+            _walk(item, file, path, root, f"{place}/", found, seen)
+        elif isinstance(item, h5py.h5d.DatasetID) and len(found) < ENTRIES:
+            shape, dtype = check_dataset(item, path, place)
+            stored = Stored(shape, dtype, file, root + place.encode("utf-8", "surrogateescape"))
+            text = stored.dtype.kind == "O" and h5py.check_string_dtype(stored.dtype)
+            found[place] = Texts(stored) if text else stored
         else:
-            check_dataset(item, path, place)
-            found[place] = (
-                Texts(item) if h5py.check_string_dtype(item.dtype) and item.dtype.kind == "O" else Stored(item)
-            )
+            raise DatasetError(f"{path}: {place} is a {'type' if hard else 'link'}, and Poise reads arrays and groups "
+                               f"of the file itself, up to {ENTRIES} of them")  # fmt: skip
 
 
-def check_dataset(array: Any, path: Path, name: str) -> None:
-    """Refuse an array of another file, of types that are no numbers or texts, or larger than its bytes can be."""
-    if array.is_virtual or array.external:
+def check_dataset(array: Any, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """(shape, type) of an array, by its low-level identifier.
+
+    Raises:
+        DatasetError: it shows another file, is of no numbers or texts, or claims more than its bytes can be.
+    """
+    properties = array.get_create_plist()
+    if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count() > 0:
         raise DatasetError(f"{path}: {name} shows the bytes of other files, which Poise does not follow")
-    kind = array.dtype.kind
-    text = h5py.check_string_dtype(array.dtype) is not None
-    if kind not in "biufcS" and not text and h5py.check_vlen_dtype(array.dtype) != np.uint8:  # coded pictures
-        raise DatasetError(f"{path}: {name} is of type {array.dtype}; Poise reads numbers and texts")
-    stored = array.id.get_storage_size()
-    if array.shape is None or (array.nbytes > 0 and stored == 0):
+    dtype = array.dtype
+    text = h5py.check_string_dtype(dtype) is not None
+    if dtype.kind not in "biufcS" and not text and h5py.check_vlen_dtype(dtype) != np.uint8:  # coded pictures
+        raise DatasetError(f"{path}: {name} is of type {dtype}; Poise reads numbers and texts")
+    space, stored = array.get_space(), array.get_storage_size()
+    nbytes = space.get_simple_extent_npoints() * dtype.itemsize
+    if space.get_simple_extent_type() == h5py.h5s.NULL or (nbytes > 0 and stored == 0):
         raise DatasetError(f"{path}: {name} was never written")
-    if array.nbytes > DEFLATED * stored + (1 << 16):
-        raise DatasetError(f"{path}: {name} of shape {array.shape} would be {array.nbytes:,} bytes out of {stored:,}")
+    if nbytes > DEFLATED * stored + (1 << 16):
+        raise DatasetError(f"{path}: {name} of shape {array.shape} would be {nbytes:,} bytes out of {stored:,}")
+    return array.shape, dtype
 
 
 def attributes_of(item: Any, path: Path) -> dict[str, Any]:
