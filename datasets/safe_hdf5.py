@@ -50,7 +50,11 @@ class Stored:
         return os.fsdecode(h5py.h5f.get_name(self._file))
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        return self.array[rows]
+        try:
+            return self.array[rows]
+        except (OSError, RuntimeError, KeyError) as error:
+            where = f"{self._file.filename}: {self._name.decode(errors='replace')}"
+            raise DatasetError(f"{where} cannot be read, the file is damaged: {error}") from None
 
 
 class Texts:

@@ -24,7 +24,7 @@ import numpy as np
 from ...errors import DatasetError, UsageError
 from ..log import Column, Episode, Log, Rows
 from ..packed import unpack
-from ..safe_hdf5 import datasets_of, open_hdf5, shallow_names
+from ..safe_hdf5 import attributes_of, datasets_of, open_hdf5, shallow_names
 from .columns import Joined, Part
 from .d4rl_ends import episode_ends
 from .d4rl_write import KEPT, write
@@ -73,7 +73,7 @@ def _log(path: Path, h5: Any, horizon: int) -> Log:
     arrays |= {name: Part(arrays[name], 0, (), arrays[name].dtype) for name in wide}
     flat = {name: a for name, a in arrays.items() if a.shape[:1] == (rows,) and not name.startswith("metadata/")}
     extras = {name: _whole(path, name, a) for name, a in arrays.items() if name not in flat}
-    attributes = dict(h5.attrs) | ({"d4rl_wide": ",".join(wide)} if wide else {})
+    attributes = attributes_of(h5, path) | ({"d4rl_wide": ",".join(wide)} if wide else {})
     if f"{KEPT}/log" in found:
         return _restored(path, h5, flat, extras, found, attributes)
     if "terminals" not in flat:

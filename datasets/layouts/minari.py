@@ -25,7 +25,7 @@ import numpy as np
 from ...errors import DatasetError
 from ..log import Column, Episode, Log, Rows
 from ..packed import unpack
-from ..safe_hdf5 import datasets_of, open_hdf5
+from ..safe_hdf5 import attributes_of, datasets_of, open_hdf5
 from .columns import Decoded, SideBySide
 from .minari_spaces import Space, is_jpeg, leaves, parse, shape_of
 from .minari_write import KEPT, write
@@ -95,7 +95,7 @@ def _stored(h5: Any, path: Path) -> Stored:
         if not number.isdecimal() or not key:
             raise DatasetError(f"{path}: {name} stands where episode_<number>/<array> should")
         found.setdefault(int(number), {})[key] = array
-    return [(i, found[i], dict(h5[f"episode_{i}"].attrs)) for i in sorted(found)]
+    return [(i, found[i], attributes_of(h5[f"episode_{i}"], path)) for i in sorted(found)]
 
 
 def _log(

@@ -249,3 +249,24 @@ def test_a_real_file_without_timeouts_opens_and_comes_back(tmp_path):
         d4rl.write(tmp_path / "again.hdf5", found)
         with open_log(tmp_path / "again.hdf5") as again:
             assert_equal_logs(found, again)
+
+
+def test_rows_that_cannot_be_read_are_named(tmp_path):
+    with h5py.File(tmp_path / "some.hdf5", "w") as h5:
+        h5["actions"], h5["rewards"], h5["terminals"] = np.zeros((100, 1)), np.zeros(100), np.zeros(100, bool)
+        rows = h5.create_dataset(
+            "observations",
+            data=np.random.default_rng(0).normal(size=(100, 3)),
+            chunks=(100, 3),
+            compression="gzip",
+            fletcher32=True,
+        )
+        where = rows.id.get_chunk_info(0).byte_offset
+    data = bytearray((tmp_path / "some.hdf5").read_bytes())
+    data[where + 50] ^= 255
+    (tmp_path / "some.hdf5").write_bytes(data)
+    with (
+        pytest.raises(DatasetError, match="observations cannot be read, the file is damaged"),
+        open_log(tmp_path / "some.hdf5") as found,
+    ):
+        found.episodes[0].columns["obs/state"][:]
