@@ -182,12 +182,12 @@ def build_parser() -> argparse.ArgumentParser:
     p = add("bench", bench_command, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
     p.add_argument(
         "what",
-        choices=("sim", "learners", "checkpoint"),
-        help="sim: the engine; learners: cost of a step; checkpoint: what saving costs",
+        choices=("sim", "learners", "data", "checkpoint"),
+        help="sim: the engine; learners: cost of a step; data: sampling from files; checkpoint: what saving costs",
     )
-    p.add_argument("--only", metavar="NAME", help="sim, learners: only the rows whose name contains this")
+    p.add_argument("--only", metavar="NAME", help="all but checkpoint: only the rows whose name contains this")
     p.add_argument(
-        "--seconds", type=float, metavar="S", help="seconds of measuring for every row (sim 30, learners 60)"
+        "--seconds", type=float, metavar="S", help="seconds of measuring for every row (sim 30, learners 60, data 10)"
     )
     return parser
 

@@ -162,17 +162,18 @@ class MappedColumn:
 
     def rows(self, rows: np.ndarray, episode: np.ndarray) -> np.ndarray:
         """(B, …)"""
-        if self._size == 0:
+        if self._size == 0 or len(rows) == 0:
             return np.empty((len(rows), *self._shape), self._dtype)
         places = self._base.take(episode) + rows * self._size
         if self._size < BROAD:
             return self._ranges[places].view(self._dtype).reshape(len(rows), *self._shape)
         result = self._buffers.array((len(rows), self._size), self._data.dtype)
-        begins = np.flatnonzero(np.diff(places, prepend=places[0] - 1) != self._size)
-        ends = [*begins[1:].tolist(), len(rows)]
-        for first, end, place in zip(begins.tolist(), ends, places[begins].tolist(), strict=True):
-            length = (end - first) * self._size  # rows that lie side by side are copied at once
-            result[first:end].reshape(-1)[:] = self._data[place : place + length]
+        flat, size, first = result.reshape(-1), self._size, 0
+        apart = (places[1:] - places[:-1] != size).nonzero()[0] + 1
+        for place, end in zip(places[[0, *apart]].tolist(), [*apart.tolist(), len(rows)], strict=True):
+            # rows that lie side by side are copied at once
+            flat[first * size : end * size] = self._data[place : place + (end - first) * size]
+            first = end
         return result.view(self._dtype).reshape(len(rows), *self._shape)
 
     def check(self, start: int, steps: int, where: str) -> None:

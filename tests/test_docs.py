@@ -32,6 +32,7 @@ PAGES = [
     "docs/arms.md",
     "docs/policy-file.md",
     "docs/robosuite.md",
+    "docs/offline-dataset.md",
     "docs/your-own.md",
 ]
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.DOTALL | re.MULTILINE)
