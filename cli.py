@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)
-    return {"error": {"type": type(error).__name__, "message": message}}
+    told = getattr(error, "result", {})  # by a command that found what it was to look for
+    return {**told, "error": {"type": type(error).__name__, "message": message}}
 
 
 def build_parser() -> argparse.ArgumentParser:

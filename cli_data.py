@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
-from .errors import UsageError
+from .errors import PoiseError, UsageError
 
 EXAMPLES = """\
 examples:
@@ -30,6 +31,14 @@ examples:
 Every transition is the replay's, true successors included. Episodes that were still going on are marked cut and
 truncated; the filter `whole` (hop-replay.hdf5:whole) leaves them out."""
 
+
+CHECK_EXAMPLES = """\
+examples:
+  poise data check lift.hdf5
+  poise data check *.hdf5 --ignore action-range --strict
+  poise data check --rules
+
+Exit code 0: no error was found (with --strict, nothing at all); 1: some were; 2: wrong usage."""
 
 CONVERT_EXAMPLES = """\
 examples:
@@ -76,6 +85,14 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     r.add_argument("run_dir", metavar="RUN", help="the run folder, of sac or another learner with a replay")
     r.add_argument("out", metavar="OUT.hdf5", help="the new file")
     r.add_argument("--first", type=int, metavar="N", help="the run's first N steps over all worlds alone")
+
+    k = add("check", _check, "look for what would spoil learning, by named rules", CHECK_EXAMPLES)
+    k.add_argument("files", metavar="FILE", nargs="*", help="files or folders of any layout")
+    k.add_argument("--only", nargs="+", default=[], metavar="RULE", help="these rules alone")
+    k.add_argument("--ignore", nargs="+", default=[], metavar="RULE", help="all rules but these")
+    k.add_argument("--strict", action="store_true", help="warnings count as errors")
+    k.add_argument("--layout", metavar="LAYOUT", help="what the files are, where it is not to be detected")
+    k.add_argument("--rules", action="store_true", help="list the rules")
 
     c = add("convert", _convert, "write a file in another layout", CONVERT_EXAMPLES)
     c.add_argument("source", metavar="IN", help="a file or folder of any layout")
@@ -151,3 +168,45 @@ def _split(options) -> dict[str, Any]:
         print(f"{name}: {len(members)} episodes")
     print(f"{written}: use one as {written}:{next(iter(filters))}")
     return {"out": str(written), "filters": {name: len(members) for name, members in filters.items()}}
+
+
+def _check(options) -> dict[str, Any]:
+    from .datasets.check import RULES, check, chosen
+
+    if options.rules:
+        for one in sorted(chosen(), key=lambda r: (r.severity, r.name)):
+            print(f"{one.severity:<8}{one.name:<22}{one.meaning}")
+        return {"rules": [{"name": r.name, "severity": r.severity, "meaning": r.meaning} for r in RULES.values()]}
+    if not options.files:
+        raise UsageError("poise data check needs files; --rules lists what it looks for")
+    reports = [check(file, options.layout, options.only, options.ignore) for file in options.files]
+    for report in reports:
+        _print_report(report)
+    bad = [report.path for report in reports if report.worst(options.strict)]
+    result = {"reports": [asdict(report) for report in reports]}
+    if bad:
+        raise CheckFailed(f"{len(bad)} of {len(reports)} files are not sound: {', '.join(bad[:5])}", result)
+    return result
+
+
+class CheckFailed(PoiseError):
+    """Something was found; all of it has been told."""
+
+    def __init__(self, message: str, result: dict[str, Any]):
+        super().__init__(message)
+        self.result = result
+
+
+def _print_report(report: Any) -> None:
+    from .datasets.check import RULES
+
+    state = "sound" if not report.counts else f"{sum(report.counts.values())} findings"
+    print(f"{report.path}: {report.episodes} episodes, {report.steps:,} steps: {state}")
+    for name, count in sorted(report.counts.items(), key=lambda item: RULES[item[0]].severity):
+        one = RULES[name]
+        print(f"  {one.severity} {name} ({count}): {one.meaning} {one.advice[0].upper()}{one.advice[1:]}.")
+        for finding in [f for f in report.findings if f.rule == name][:3]:
+            place = finding.episode + (f", step {finding.row}" if finding.row is not None else "")
+            print(f"    {place + ': ' if place else ''}{finding.message}")
+        if count > 3:
+            print(f"    and {count - 3} more")

@@ -53,7 +53,7 @@ class Stored:
         try:
             return self.array[rows]
         except (OSError, RuntimeError, KeyError) as error:
-            where = f"{self._file.filename}: {self._name.decode(errors='replace')}"
+            where = f"{self.filename}: {self._name.decode(errors='replace')}"
             raise DatasetError(f"{where} cannot be read, the file is damaged: {error}") from None
 
 
