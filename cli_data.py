@@ -54,6 +54,14 @@ examples:
   poise data split human.hdf5 --best 0.2            the fifth with the highest returns, as filter top_20
   poise data split lift.hdf5 --valid 0.1 --filter success --out lift-split.hdf5"""
 
+REPLAY_EXAMPLES = """\
+examples:
+  poise data replay lift.hdf5                        every state again: rewards and success by the task itself
+  poise data replay lift.hdf5 --mode actions         open loop from where each episode began, and how far it parts
+  poise data replay door.hdf5 --task gym:AdroitHandDoor-v1 --episode demo_0 --video door.mp4
+
+Divergence is the largest difference between an observation (or state) of the file and of the simulator."""
+
 
 def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register `poise data` and everything below it."""
@@ -110,6 +118,15 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     s.add_argument("--name", default="", metavar="NAME", help="with --best: what to call the filter (top_PERCENT)")
     s.add_argument("--seed", type=int, default=0, metavar="S", help="with --valid: seed of the draw (0)")
     s.add_argument("--out", default="", metavar="FILE", help="leave FILE alone and write a copy")
+
+    r = add("replay", _replay, "play recorded episodes again in their simulator", REPLAY_EXAMPLES)
+    r.add_argument("file", metavar="FILE", help="a file or folder of any layout")
+    r.add_argument("--task", metavar="TASK", help="where to play them (the task that the file names)")
+    r.add_argument("--episode", action="append", metavar="NAME", help="this episode alone; may be told several times")
+    r.add_argument("--mode", choices=("states", "actions"), help="what is replayed (states, where the file has them)")
+    r.add_argument("--layout", metavar="LAYOUT", help="what FILE is, where it is not to be detected")
+    r.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help="what counts as no difference (1e-5)")
+    r.add_argument("--video", metavar="OUT.mp4", help="film it")
 
 
 def _help(parser: argparse.ArgumentParser) -> Any:
@@ -210,3 +227,33 @@ def _print_report(report: Any) -> None:
             print(f"    {place + ': ' if place else ''}{finding.message}")
         if count > 3:
             print(f"    and {count - 3} more")
+
+
+def _replay(options) -> dict[str, Any]:
+    from .policies.replay_file import replay
+
+    done = replay(options.file, options.task, options.episode, options.mode, layout=options.layout,
+                  tolerance=options.tolerance, video=options.video)  # fmt: skip
+    notes = list(dict.fromkeys(note for one in done for note in one.notes))
+    for one in done:
+        print(f"{one.episode}: {_replayed(one)}")
+    for note in notes:
+        print(f"note: {note}")
+    if options.video:
+        print(f"{options.video}: filmed")
+    return {"episodes": [{"episode": one.episode, "mode": one.mode, "steps": len(one.rewards),
+                          "return_recorded": one.returns[0], "return_replayed": one.returns[1],
+                          "first_success": one.first_success, "diverges_at": one.beyond, "divergence": one.largest}
+                         for one in done], "notes": notes}  # fmt: skip
+
+
+def _replayed(one: Any) -> str:
+    told, found = (f"{x:.2f}" if x is not None else "unknown" for x in one.returns)
+    parts = [f"{len(one.rewards)} steps by {one.mode}", f"return {told} recorded, {found} replayed"]
+    if one.success is not None:
+        parts.append(f"success first at step {one.first_success}" if one.first_success else "no success")
+    if one.largest:
+        key = max(one.largest, key=one.largest.__getitem__)
+        where = "never beyond tolerance" if one.beyond is None else f"beyond tolerance from step {one.beyond}"
+        parts.append(f"divergence at most {one.largest[key]:.3g} ({key}), {where}")
+    return "; ".join(parts)

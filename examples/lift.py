@@ -2,9 +2,9 @@
 
     python examples/lift.py [--seed 0] [--out runs/lift] [--randomize default] [--quick]
 
-In half of the episodes the expert is disturbed while it shows (noise on what is executed); what it meant is learned:
-the policy sees how to come back from where the expert alone would never have been (DART, arXiv 1703.09327). Leaves in
-the folder: calm.hdf5, disturbed.hdf5, policy.safetensors and summary.json.
+The expert is disturbed while it shows (noise on what is executed) and what it meant is learned: the policy sees how to
+come back from where the expert alone would never have been (DART, arXiv 1703.09327). Leaves in the folder:
+demos.hdf5, policy.safetensors and summary.json.
 """
 
 from __future__ import annotations
@@ -29,25 +29,18 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.3, help="deviation of what disturbs the expert's actions")
     parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds: few episodes, little fitting")
     options = parser.parse_args()
-    episodes, steps, scored = (2, 200, 4) if options.quick else (100, 20_000, 400)
-    began = time.process_time()
+    episodes, steps, scored = (4, 200, 4) if options.quick else (200, 20_000, 400)
+    began, demos = time.process_time(), options.out / "demos.hdf5"
 
-    print(
-        f"1. Collect {episodes} calm and {episodes} disturbed episodes that succeed (folder {options.out})", flush=True
-    )
-    shown = {}
-    for i, (name, noise) in enumerate({"calm": 0.0, "disturbed": options.noise}.items()):
-        with Progress() as progress:
-            shown[name] = collect(
-                TASK, options.out / f"{name}.hdf5", episodes=episodes, noise=noise, randomize=options.randomize,
-                only_success=True, seed=2 * options.seed + i, progress=progress.episodes(episodes),
-            )  # fmt: skip
+    print(f"1. Collect {episodes} episodes of the expert that succeed (folder {options.out})", flush=True)
+    with Progress() as progress:
+        shown = collect(TASK, demos, episodes=episodes, noise=options.noise, randomize=options.randomize,
+                        only_success=True, seed=options.seed, progress=progress.episodes(episodes))  # fmt: skip
 
     print("2. Fit a policy to what the expert meant", flush=True)
     settings = {"steps": steps, "seed": options.seed, "label": "actions_asked", "evaluations": 0}
     with Progress() as progress:
-        files = [str(collected.out) for collected in shown.values()]
-        run = poise.fit("bc", files, TASK, options.out, settings=settings, progress=progress)
+        run = poise.fit("bc", [str(demos)], TASK, options.out, settings=settings, progress=progress)
 
     print(f"3. Score it on {scored} fresh episodes", flush=True)
     score = poise.evaluate(poise.load_policy(run.policy), TASK, scored, 1000 + options.seed, options.randomize)
@@ -55,8 +48,9 @@ def main() -> None:
     summary = {
         "seed": options.seed,
         "randomize": options.randomize,
-        "demonstrations": sum(collected.episodes for collected in shown.values()),
-        "of episodes tried": sum(collected.tried for collected in shown.values()),
+        "demonstrations": shown.episodes,
+        "of episodes tried": shown.tried,
+        "steps of demonstrations": shown.steps,
         "updates": run.steps,
         "success": score.success_rate,
         "success, 95 % interval": [score.success_low, score.success_high],

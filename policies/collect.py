@@ -169,7 +169,8 @@ def _round(env: VecEnv, policy: Any, noise: float, seed: int, numbers: np.ndarra
     counted: list[np.ndarray] = []
     while running.any():
         chunk, state = policy.act({g: x.cpu() for g, x in obs.items()}, state)
-        action = asked = chunk[:, 0].numpy(force=True)
+        asked = chunk[:, 0].numpy(force=True)
+        asked = action = asked if env.spec.discrete else asked.astype(np.float32)  # as the file will have it
         if noise:
             drawn = stream.normal(numbers, 0, asked.shape[1], len(rows))
             action = np.clip(asked + noise * drawn, -1.0, 1.0).astype(np.float32)

@@ -159,6 +159,20 @@ class RobosuiteEnv(gymnasium.Env):
         truncated = suite.timestep >= self._options.horizon
         return self._observe(), float(reward), bool(terminated), truncated, {"is_success": bool(success)}
 
+    def put_state(self, state: np.ndarray) -> Any:
+        """Go to a recorded state (1 + nq + nv,), time, positions and velocities; the observation there."""
+        data, nq = self.data, self.model.nq
+        data.time, data.qpos[:], data.qvel[:] = state[0], state[1 : 1 + nq], state[1 + nq :]
+        with quiet():
+            self._suite.sim.forward()
+            self._suite.robots[0].composite_controller.reset()  # an arm's goal is where it is
+            self._suite._update_observables(force=True)
+        return self._observe()
+
+    def judged(self, action: np.ndarray) -> tuple[float, bool]:
+        """Reward and success of the present state."""
+        return float(self._suite.reward(action)), bool(self._suite._check_success())
+
     def render(self) -> np.ndarray:
         """A picture (480, 640, 3) uint8 of the world."""
         sim = self._suite.sim

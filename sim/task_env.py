@@ -215,6 +215,10 @@ class TaskEnv:
         """The true state of every world at the present moment."""
         return self._state(self.engine.qpos, self.engine.qvel)
 
+    def observations(self) -> dict[str, Tensor]:
+        """What the worlds show in the state that they were put into."""
+        return _tensors(self._observe(self.state))
+
     # ---- one step's parts --------------------------------------------------------------------
 
     def _checked(self, action: Tensor) -> np.ndarray:

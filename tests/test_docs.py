@@ -24,6 +24,7 @@ PAGES = [
     "docs/dqn.md",
     "docs/sac.md",
     "docs/demos.md",
+    "docs/data.md",
     "docs/policy-gradients.md",
     "docs/tabular.md",
     "docs/d4rl.md",

@@ -32,7 +32,7 @@ def test_the_rehearsal_of_the_example_leaves_what_it_promises(tmp_path):
 @pytest.mark.parametrize("randomize", ["none", "default"])
 def test_200_episodes_of_the_expert_are_enough_to_lift_the_cube(tmp_path, randomize):
     summary = run(tmp_path / "lift", "--randomize", randomize)
-    assert summary["success"] >= 0.95 and summary["episodes scored"] == 400 and summary["demonstrations"] == 200
+    assert summary["success"] >= 0.9 and summary["episodes scored"] == 400 and summary["demonstrations"] == 200
 
 
 @pytest.mark.learning
