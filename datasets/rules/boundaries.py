@@ -9,7 +9,7 @@ import numpy as np
 
 from ..check import ERROR, WARNING, Block, Found, rule
 from ..log import Log
-from .values import _first_rows
+from .values import first_rows
 
 TOGETHER = 3  # episodes of one length from which on an end counts as a time limit
 
@@ -33,7 +33,7 @@ def broken_successor(block: Block) -> Found:
                 continue
             scale = 1e-6 * (1.0 + np.abs(column).max(0, initial=0.0))
             bad = np.append((np.abs(after - column[1:]) > scale).any(1) & inside, False)
-            yield from ((e, t, f"{name} in {n} steps") for e, t, n in _first_rows(block, bad))
+            yield from ((e, t, f"{name} in {n} steps") for e, t, n in first_rows(block, bad))
 
 
 @rule("end-inside", ERROR, "An episode goes on after it ended.", "the episode's boundaries are wrong", of_steps=True)
@@ -44,7 +44,7 @@ def end_inside(block: Block) -> Found:
             continue
         bad = ends.copy()
         bad[block.last] = False
-        yield from ((e, t, f"{name} {n} times before the last step") for e, t, n in _first_rows(block, bad))
+        yield from ((e, t, f"{name} {n} times before the last step") for e, t, n in first_rows(block, bad))
 
 
 def _success_marks(block: Block, ends: np.ndarray) -> bool:
@@ -64,9 +64,8 @@ def no_end(block: Block) -> Found:
     marks = [ends for name in ("terminations", "truncations", "dones") if (ends := _ends(block, name)) is not None]
     if marks:
         ended = np.logical_or.reduce(marks)[block.last]
-        yield from (
-            (block.episodes[i].name, int(block.last[i] - block.first[i]), "no end") for i in np.flatnonzero(~ended)
-        )
+        for i in np.flatnonzero(~ended).tolist():
+            yield block.episodes[i].name, int(block.last[i] - block.first[i]), "no end"
 
 
 @rule(
@@ -79,7 +78,7 @@ def no_end(block: Block) -> Found:
 def both_ends(block: Block) -> Found:
     terminated, truncated = _ends(block, "terminations"), _ends(block, "truncations")
     if terminated is not None and truncated is not None:
-        yield from ((e, t, f"in {n} steps") for e, t, n in _first_rows(block, terminated & truncated))
+        yield from ((e, t, f"in {n} steps") for e, t, n in first_rows(block, terminated & truncated))
 
 
 @rule("time-limit", WARNING, "Episodes of one length all end as if the task had ended.",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..check import ERROR, WARNING, Block, Found, rule
-from .values import _first_rows
+from .values import first_rows
 
 CLOCKS = ("t_mono", "t_device", "timestamp", "time", "infos/timestamp", "obs/timestamp")
 DRIFT = 1e-3  # of the time that passed
@@ -37,7 +37,7 @@ def _usual(steps: np.ndarray, inside: np.ndarray) -> float:
 def time_backward(block: Block) -> Found:
     for name, steps, inside in _clocks(block):
         bad = np.append((steps <= 0) & inside, False)
-        yield from ((e, t, f"{name} in {n} steps") for e, t, n in _first_rows(block, bad))
+        yield from ((e, t, f"{name} in {n} steps") for e, t, n in first_rows(block, bad))
 
 
 @rule("dropped-frame", WARNING, "A step takes a whole number of periods: those between are missing.",
@@ -50,7 +50,7 @@ def dropped_frame(block: Block) -> Found:
         times = steps / usual
         bad = np.append(inside & (times > 1.8) & (times < 20) & (np.abs(times - np.round(times)) < 0.15), False)
         yield from ((e, t, f"{name}: {n} steps, the first of {steps[bad[:-1]][0]:.3g} s; usually {usual:.3g} s")
-                    for e, t, n in _first_rows(block, bad))  # fmt: skip
+                    for e, t, n in first_rows(block, bad))  # fmt: skip
 
 
 @rule(
@@ -65,7 +65,7 @@ def time_gap(block: Block) -> Found:
         usual = _usual(steps, inside)
         bad = np.append(inside & (steps >= 20 * usual), False) if usual > 0 else np.zeros(len(steps) + 1, bool)
         yield from ((e, t, f"{name}: {n} steps, the first of {steps[bad[:-1]][0]:.3g} s; usually {usual:.3g} s")
-                    for e, t, n in _first_rows(block, bad))  # fmt: skip
+                    for e, t, n in first_rows(block, bad))  # fmt: skip
 
 
 @rule("jitter", WARNING, "Periods vary by more than a fifth.", "the control rate was not kept", of_steps=True)
@@ -98,7 +98,7 @@ def verdict(block: Block) -> Found:
     verdicts = block.columns.get("verdict")
     if verdicts is not None:
         yield from (
-            (e, t, f"{n} steps") for e, t, n in _first_rows(block, verdicts.reshape(len(verdicts), -1)[:, 0] > 0)
+            (e, t, f"{n} steps") for e, t, n in first_rows(block, verdicts.reshape(len(verdicts), -1)[:, 0] > 0)
         )
 
 
@@ -113,4 +113,4 @@ def asked_range(block: Block) -> Found:
     asked = block.columns.get("actions_asked")
     if asked is not None and asked.dtype.kind == "f":
         bad = ~(np.abs(asked.reshape(len(asked), -1)) <= 10.0).all(1)
-        yield from ((e, t, f"{n} steps") for e, t, n in _first_rows(block, bad))
+        yield from ((e, t, f"{n} steps") for e, t, n in first_rows(block, bad))

@@ -6,6 +6,7 @@ Legend: S steps of a block, D numbers a row.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ FAR = 1e3  # times the spread of the middle half
 HUGE = 1e6
 
 
-def _first_rows(block: Block, bad: np.ndarray) -> list[tuple[str, int, int]]:
+def first_rows(block: Block, bad: Any) -> list[tuple[str, int, int]]:
     """(episode, step, rows) of each episode where `bad` (S,) holds, with its first step and how many."""
     rows = np.flatnonzero(bad)
     if len(rows) == 0:
@@ -39,7 +40,7 @@ def nan(block: Block) -> Found:
     for name, column in block.columns.items():
         if _suspect(column):
             bad = np.isnan(column.reshape(len(column), -1)).any(1)
-            yield from ((e, t, f"{name} is NaN in {n} steps") for e, t, n in _first_rows(block, bad))
+            yield from ((e, t, f"{name} is NaN in {n} steps") for e, t, n in first_rows(block, bad))
 
 
 @rule("infinite", ERROR, "A number is infinite.", "leave the episode out", of_steps=True)
@@ -47,7 +48,7 @@ def infinite(block: Block) -> Found:
     for name, column in block.columns.items():
         if _suspect(column):
             bad = np.isinf(column.reshape(len(column), -1)).any(1)
-            yield from ((e, t, f"{name} is infinite in {n} steps") for e, t, n in _first_rows(block, bad))
+            yield from ((e, t, f"{name} is infinite in {n} steps") for e, t, n in first_rows(block, bad))
 
 
 def _actions(block: Block) -> np.ndarray | None:
@@ -62,9 +63,9 @@ def _actions(block: Block) -> np.ndarray | None:
 def action_range(block: Block) -> Found:
     actions = _actions(block)
     if actions is not None and "action_low" not in block.log.attributes and np.abs(actions).max(initial=0.0) > 1 + 1e-6:
-        bad = (np.abs(actions) > 1 + 1e-6).any(1)
+        bad = np.asarray((np.abs(actions) > 1 + 1e-6).any(1))
         largest = float(np.nanmax(np.abs(actions)))
-        name, step, _ = _first_rows(block, bad)[0]
+        name, step, _ = first_rows(block, bad)[0]
         yield name, step, f"{int(bad.sum())} of {len(bad)} steps, up to {largest:.3g}"
 
 
@@ -105,7 +106,7 @@ def huge(block: Block) -> Found:
     for group in ("obs", "actions", "rewards"):
         for name, column in block.flat(group).items():
             if column.size and max(float(column.max()), -float(column.min())) > HUGE:
-                for e, t, n in _first_rows(block, (np.abs(column) > HUGE).any(1)):
+                for e, t, n in first_rows(block, (np.abs(column) > HUGE).any(1)):
                     yield e, t, f"{name} is up to {float(np.abs(column).max()):.3g} in {n} steps"
 
 
@@ -122,7 +123,7 @@ def outlier(block: Block) -> Found:
         for j in np.flatnonzero(far):
             bad = np.abs(column[:, j] - middle[j]) > FAR * spread[j]
             yield from ((e, t, f"{name}[{j}] is {column[bad, j][0]:.4g}, mostly it is about {middle[j]:.4g}")
-                        for e, t, _ in _first_rows(block, bad))  # fmt: skip
+                        for e, t, _ in first_rows(block, bad))  # fmt: skip
 
 
 @rule(
@@ -137,7 +138,7 @@ def quaternion(block: Block) -> Found:
         if column.shape[1] == 4 and "quat" in name.rpartition("/")[2]:
             bad = np.abs(np.linalg.norm(column, axis=1) - 1.0) > 0.01
             yield from ((e, t, f"{name} has length {np.linalg.norm(column[bad][0]):.3f} in {n} steps")
-                        for e, t, n in _first_rows(block, bad))  # fmt: skip
+                        for e, t, n in first_rows(block, bad))  # fmt: skip
 
 
 @rule(
@@ -183,7 +184,7 @@ def duplicate_step(block: Block) -> Found:
         for column in block.flat("next_obs").values():
             same &= (column[1:] == column[:-1]).all(1)
     moving = np.append(same, False) & (np.abs(actions) > 1e-6).any(1)  # at rest, equal steps are what there is
-    yield from ((e, t, f"{n} steps repeat the one before") for e, t, n in _first_rows(block, moving))
+    yield from ((e, t, f"{n} steps repeat the one before") for e, t, n in first_rows(block, moving))
 
 
 @rule("duplicate-episode", WARNING, "Two episodes are equal.", "one is enough, unless a copy was meant", of_steps=True)
