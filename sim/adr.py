@@ -32,7 +32,6 @@ from ..keyed import Stream
 from .randomization import Randomization, Term
 from .whats import WHATS
 
-WIDER = 2.0  # limits lie so many times as far from the nominal value as the ends of the term's range
 STEPS = 8  # steps from the nominal value to an end of the term's range
 _LEAST = 0.05  # of the nominal value: the lowest limit of what must stay positive
 
@@ -54,16 +53,19 @@ class Adr:
 
     dimensions: Mapping[str, Dimension]  # by the term's name
     boundary: float = 0.5  # share of boundary episodes, p_b
-    queue: int = 20  # results that a bound waits for, m
-    t_low: float = 0.5
-    t_high: float = 0.8
+    queue: int = 10  # results that a bound waits for, m
+    t_low: float = 0.3
+    t_high: float = 0.5
     measure: str = "success"  # an episode's result: success (1 or 0) or return
+    wider: float = 1.0  # default limits lie so many times as far from the nominal value as the ends of the term's range
 
     def __post_init__(self) -> None:
         if not 0.0 < self.boundary <= 1.0:
             raise UsageError(f"adr: boundary is a share above 0, at most 1, not {self.boundary}")
         if self.queue < 1 or self.queue != int(self.queue):
             raise UsageError(f"adr: queue must be at least 1 and whole, not {self.queue}")
+        if not 0.0 < self.wider < math.inf:
+            raise UsageError(f"adr: wider is a number above 0, not {self.wider}")
         if not self.t_low < self.t_high:
             raise UsageError(f"adr: t_low {self.t_low:g} must be below t_high {self.t_high:g}")
         if self.measure not in ("success", "return"):
@@ -111,7 +113,7 @@ def adaptive(randomization: Randomization, settings: Mapping[str, Any] | None = 
     """The search over the terms of `randomization`, whose ranges say what matters and in which proportion.
 
     A dimension begins at what changes nothing: 1 for a term that scales, 0 for one that adds, 0 for noise, delays and
-    payloads that are set. Its limits are WIDER times as far away as the ends of the range, as far as they are possible.
+    payloads that are set. Its limits are `wider` times as far away as the ends of the range, as far as they are possible.
     A normal distribution counts as the range of three deviations. Terms that have no such value, or are not drawn for
     each episode, stay as they are; so do those that are told to.
 
@@ -130,7 +132,10 @@ def adaptive(randomization: Randomization, settings: Mapping[str, Any] | None = 
             raise unknown_name("setting of adr", name, known)
     if not isinstance(wishes, Mapping):
         raise UsageError(f"adr: dimensions is an object of terms, not {wishes!r}")
-    found = {t.name: d for t in randomization.terms if (d := _dimension(t)) is not None}
+    wider = given.get("wider", Adr.wider)
+    if not isinstance(wider, int | float) or not 0.0 < wider < math.inf:
+        raise UsageError(f"adr: wider is a number above 0, not {wider!r}")
+    found = {t.name: d for t in randomization.terms if (d := _dimension(t, wider)) is not None}
     for name, wish in wishes.items():
         term = next((t for t in randomization.terms if t.name == name), None)
         if term is None or term.when != "reset":
@@ -158,7 +163,7 @@ def adaptive(randomization: Randomization, settings: Mapping[str, Any] | None = 
     return result
 
 
-def _dimension(term: Term) -> Dimension | None:
+def _dimension(term: Term, wider: float) -> Dimension | None:
     """The default dimension of a term, None where nothing says what changes nothing."""
     what = WHATS[term.what]
     low, high = term.support
@@ -176,7 +181,7 @@ def _dimension(term: Term) -> Dimension | None:
     low, high = min(low, nominal), max(high, nominal)
     if low == high:
         return None
-    lowest, highest = nominal - WIDER * (nominal - low), nominal + WIDER * (high - nominal)
+    lowest, highest = nominal - wider * (nominal - low), nominal + wider * (high - nominal)
     if not log and (what.positive or what.nonnegative):
         if term.operation == "add":  # the default value bears what the range says, and perhaps no more
             lowest = low

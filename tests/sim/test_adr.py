@@ -65,15 +65,18 @@ def test_results_from_before_a_bound_moved_do_not_count():
 
 
 def test_dimensions_begin_where_nothing_changes_and_end_at_possible_values():
-    d = adaptive(TERMS).adr.dimensions
+    d = adaptive(TERMS, {"wider": 2.0}).adr.dimensions
+    assert adaptive(TERMS).adr.dimensions["mass"].high == pytest.approx(1.3)  # by default, the range's own end
     assert d["mass"] == Dimension(1.0, pytest.approx(0.4), pytest.approx(1.6), pytest.approx(0.3 / 8))
     assert d["latency"] == Dimension(0.0, 0.0, 0.16, 0.01)  # a delay has no low side
     assert d["damping"].log and d["damping"].high == pytest.approx(2 * math.log(2)) and d["damping"].nominal == 0.0
     assert (d["bias"].low, d["bias"].high) == pytest.approx((-0.06, 0.06))  # three deviations, twice
-    heavy = adaptive(Randomization((Term("m", "link_mass", "*", range=(0.3, 3.0)),))).adr.dimensions["m"]
+    heavy = adaptive(Randomization((Term("m", "link_mass", "*", range=(0.3, 3.0)),)), {"wider": 2.0}).adr.dimensions[
+        "m"
+    ]
     assert heavy.low == 0.05 and heavy.high == 5.0  # a mass stays positive
     dropped = Randomization((Term("d", "obs_dropout", "angles", range=(0.0, 0.7), operation="set"),))
-    assert adaptive(dropped).adr.dimensions["d"].high == 1.0  # a chance
+    assert adaptive(dropped, {"wider": 2.0}).adr.dimensions["d"].high == 1.0  # a chance
 
 
 def test_what_is_set_in_physics_must_say_where_it_begins():
@@ -87,13 +90,13 @@ def test_what_is_set_in_physics_must_say_where_it_begins():
 
 def test_what_is_added_gets_no_lower_limit_than_its_range():
     softer = Term("softer", "joint_damping", "*", range=(-0.1, 0.2), operation="add")
-    dimension = adaptive(Randomization((softer,))).adr.dimensions["softer"]
+    dimension = adaptive(Randomization((softer,)), {"wider": 2.0}).adr.dimensions["softer"]
     assert (dimension.low, dimension.high) == (-0.1, 0.4)  # lower, the smallest default might become negative
 
 
 def test_whole_numbers_stay_whole_and_are_equally_likely():
     term = Term("bias", "joint_pos_bias", "*", distribution="integer", range=(0, 2), operation="set")
-    search = Search(adaptive(Randomization((term,))), 3000)
+    search = Search(adaptive(Randomization((term,)), {"wider": 2.0, "queue": 20}), 3000)
     assert search.adr.dimensions["bias"] == Dimension(0.0, 0.0, 4.0, 1.0)
     search.restart()
     for _ in range(2):
@@ -125,7 +128,7 @@ def test_at_first_every_world_is_the_model_as_it_is():
 
 
 def test_a_full_queue_moves_its_bound_out_in_or_not_at_all():
-    search = Search(adaptive(Randomization((MASS,)), {"queue": 4, "t_low": 0.4, "t_high": 0.8}), 1)
+    search = Search(adaptive(Randomization((MASS,)), {"queue": 4, "t_low": 0.4, "t_high": 0.8, "wider": 2.0}), 1)
     step, success, failure = 0.3 / 8, np.array([True]), np.array([False])
 
     def play(place, *results):
@@ -185,7 +188,7 @@ def test_the_ranges_found_are_a_plain_randomization_that_a_file_can_hold():
 
 
 def test_a_file_may_change_any_setting_and_comes_back_the_same():
-    data = {**TERMS.to_json(), "adr": {"t_high": 0.9, "queue": 30, "dimensions": {"mass": {"step": 0.05, "high": 2.0}}}}
+    data = {**TERMS.to_json(), "adr": {"t_high": 0.9, "queue": 30, "wider": 2.0, "dimensions": {"mass": {"step": 0.05, "high": 2.0}}}}
     read = Randomization.from_json(data)
     assert isinstance(read, AdaptiveRandomization) and read.adr.queue == 30
     assert read.adr.dimensions["mass"] == Dimension(1.0, pytest.approx(0.4), 2.0, 0.05)
@@ -196,6 +199,7 @@ def test_a_file_may_change_any_setting_and_comes_back_the_same():
     ("settings", "message"),
     [
         ({"quue": 3}, "unknown setting of adr 'quue'"),
+        ({"wider": 0.0}, "wider is a number above 0, not 0"),
         ({"queue": 0}, "queue must be at least 1"),
         ({"queue": 2.5}, "queue must be at least 1 and whole"),
         ({"queue": "many"}, "a setting has the wrong form"),
