@@ -17,6 +17,7 @@ COLLECT_EXAMPLES = """\
 examples:
   poise data collect lift.hdf5 --task lift/fr3 --episodes 200 --randomize default
   poise data collect noisy.hdf5 --task push/fr3 --noise 0.2 --only-success
+  poise data collect lift.hdf5 --task lift/fr3 --episodes 100 --randomize default --append     now 300
   poise data collect hop.hdf5 --task Hopper-v5 --policy runs/hop/policy.safetensors
   poise data collect any.hdf5 --task HalfCheetah-v5 --policy random
 
@@ -80,6 +81,7 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
 
     c = add("collect", _collect, "write episodes of an expert or a policy in simulation", COLLECT_EXAMPLES)
     c.add_argument("out", metavar="OUT.hdf5", help="the new file")
+    c.add_argument("--append", action="store_true", help="go on with the file where it is there already")
     c.add_argument("--task", required=True, help="the task, as for poise train")
     c.add_argument("--policy", default="expert", metavar="expert|random|FILE", help="who acts (expert)")
     c.add_argument("--episodes", type=int, default=50, metavar="N", help="episodes to write (50)")
@@ -144,7 +146,8 @@ def _collect(options) -> dict[str, Any]:
     with Progress() as progress:
         done = collect(options.task, options.out, options.policy, options.episodes, noise=options.noise,
                        randomize=options.randomize, only_success=options.only_success, num_envs=options.num_envs,
-                       seed=options.seed, progress=progress.episodes(options.episodes))  # fmt: skip
+                       seed=options.seed, append=options.append,
+                       progress=progress.episodes(options.episodes))  # fmt: skip
     rate = "" if done.success_rate is None else f", {100 * done.success_rate:.1f} % of {done.tried} tried succeeded"
     print(f"{done.out}: {done.episodes} episodes, {done.steps:,} steps, mean return {done.return_mean:.2f}{rate}")
     return {"out": str(done.out), "episodes": done.episodes, "tried": done.tried, "steps": done.steps,

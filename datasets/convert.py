@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DatasetError, UsageError
+from .file_lock import FileLock
 from .log import Log
 from .open_log import LAYOUTS, layout, open_log
 
@@ -44,23 +45,25 @@ def narrowed(log: Log, filter: str) -> Log:
 
 @contextmanager
 def new_path(path: Path) -> Iterator[Path]:
-    """A hidden path beside `path`, which takes its name at the end of the block, and is gone where the block failed.
+    """A path of the same name in a hidden folder beside, which becomes `path` at the end of the block.
+
+    Where the block fails, it is gone.
 
     Raises:
-        DatasetError: `path` exists, or the disk refuses.
+        DatasetError: `path` exists, another process writes it, or the disk refuses.
     """
-    if path.exists():
-        raise DatasetError(f"{path} exists; choose another name or move it away")
-    hidden = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    folder, lock = path.with_name(f".{path.name}.writing-{os.getpid()}"), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield hidden
-        os.rename(hidden, path)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        if path.exists():
+            raise DatasetError(f"{path} exists; choose another name or move it away")
+        yield folder / path.name
+        os.rename(folder / path.name, path)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise DatasetError(f"cannot write {path}: {reason}; nothing was left there") from error
     finally:
-        if hidden.is_dir():
-            shutil.rmtree(hidden, ignore_errors=True)
-        else:
-            hidden.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            lock.release()

@@ -18,7 +18,7 @@ Data is contiguous, so that a reader can memory-map it; the masks grow and are n
 
 A reader finds whole episodes at every moment, also after a kill or on a full disk: the writer works on a hidden
 copy and swaps it with the published file by renaming. The two change places each time, so that an episode is
-written twice and nothing is copied.
+written twice and nothing is copied, but for the one copy that appending to a file of ours begins with.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ import numpy as np
 
 from ..errors import DatasetError, SpecError
 from ..spec import Spec
+from .file_lock import FileLock
+from .layouts import robomimic
 
 FORMAT = 1
 GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE
@@ -63,13 +66,17 @@ def environment(name: str, **kwargs: Any) -> dict[str, Any]:
 class EpisodeWriter:
     """Writes one file, an episode at a time. Use as a context manager.
 
+    append: go on with the file where it is there: it must be ours, of the same Spec and environment. Where its
+        provenance is another, the new episodes carry theirs as an attribute.
+
     Raises:
-        DatasetError: the file exists, an episode does not fit its Spec, or the disk refuses it.
+        DatasetError: the file exists, another process writes it, an episode does not fit its Spec, or the disk
+            refuses it.
     """
 
     def __init__(self, path: str | os.PathLike[str], spec: Spec, env_args: Mapping[str, Any],
-                 provenance: Mapping[str, Any] | None = None):  # fmt: skip
-        self.path, self.spec, self.count = Path(path), spec, 0
+                 provenance: Mapping[str, Any] | None = None, append: bool = False):  # fmt: skip
+        self.path, self.spec, self.count = Path(os.path.realpath(path) if append else path), spec, 0
         self._hidden = self.path.with_name(f".{self.path.name}.writing")
         self._attributes = {
             "env_args": json.dumps(dict(env_args)),
@@ -78,12 +85,36 @@ class EpisodeWriter:
             "poise_provenance": json.dumps(dict(provenance or {})),
         }
         self._previous: tuple[Episode, tuple[str, ...], dict[str, Any]] | None = None  # what the hidden copy lacks
-        if self.path.exists():
+        self._next = 0  # the number of the next episode
+        self._origin: dict[str, str] = {}  # what the episodes say of where they are from, if not what the file says
+        if self.path.exists() and not append:
             raise DatasetError(f"{self.path} exists; choose another name or move it away")
         with self._clear_errors("start"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path)
+            try:
+                self._begin()
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def _begin(self) -> None:
+        if not self.path.exists():
             for file in (self._hidden, self.path):
                 self._create(file)
+            return
+        with EpisodeFile(self.path) as file:
+            if differs := file.spec.diff(self.spec):
+                raise DatasetError(f"{self.path} holds episodes of another Spec, and cannot take these: {differs[0]}")
+            if file.env_args != (env_args := json.loads(self._attributes["env_args"])):
+                raise DatasetError(
+                    f"{self.path} holds episodes of {file.env_args}, and cannot take those of {env_args}"
+                )
+            if file.provenance != json.loads(self._attributes["poise_provenance"]):
+                self._origin = {"poise_provenance": self._attributes["poise_provenance"]}
+            self.count = len(file)
+            self._next = 1 + max((file.number(name) for name in file.names), default=-1)
+        shutil.copyfile(self.path, self._hidden)
 
     def add(self, episode: Mapping[str, Any], filters: Sequence[str] = (), **attributes: Any) -> None:
         """Append one episode; after this call it is in the published file."""
@@ -91,17 +122,18 @@ class EpisodeWriter:
         entry = (arrays, ("all", *filters), attributes)
         with self._clear_errors(f"append episode {self.count} to"):
             if self._previous is not None:
-                self._append(self._previous, self.count - 1)
+                self._append(self._previous, self._next - 1)
                 self._previous = None
-            self._append(entry, self.count)
+            self._append(entry, self._next)
             self._swap()
         self._previous = entry
-        self.count += 1
+        self.count, self._next = self.count + 1, self._next + 1
 
     def close(self) -> None:
-        """Remove the hidden copy; the published file is complete at all times."""
+        """Remove the hidden copy and let go of the file, which is complete at all times; safe to call twice."""
         with contextlib.suppress(FileNotFoundError):
             self._hidden.unlink()
+        self._lock.release()
 
     def __enter__(self) -> EpisodeWriter:
         return self
@@ -128,12 +160,10 @@ class EpisodeWriter:
             for name, array in flat.items():
                 group.create_dataset(name, data=array)
             steps = len(arrays["actions"])
-            group.attrs.update({"num_samples": steps, **attributes})
+            group.attrs.update({"num_samples": steps, **self._origin, **attributes})
             h5["data"].attrs["total"] = int(h5["data"].attrs["total"]) + steps
             for name in filters:
-                if name not in h5["mask"]:
-                    h5["mask"].create_dataset(name, (0,), "S16", maxshape=(None,), chunks=(256,))
-                mask = h5["mask"][name]
+                mask = _growing(h5.require_group("mask"), name)
                 mask.resize((len(mask) + 1,))
                 mask[-1] = f"demo_{index}".encode()
 
@@ -159,7 +189,7 @@ class EpisodeWriter:
 
 
 class EpisodeFile:
-    """Reads one file. `len(file)`, `file.names`, `file["demo_0"]`; use as a context manager.
+    """Reads one file of ours. `len(file)`, `file.names`, `file["demo_0"]`; use as a context manager.
 
     Raises:
         DatasetError: no such file, damaged, or not of this layout.
@@ -169,53 +199,55 @@ class EpisodeFile:
         self.path = Path(path)
         if not self.path.exists():
             raise DatasetError(f"no recording at {self.path}")
+        self.log = robomimic.read(self.path)
+        says = self.log.attributes
         try:
-            self._h5 = h5py.File(self.path, "r")
-        except OSError as error:
-            raise DatasetError(f"{self.path} is no complete HDF5 file: {error}") from None
-        try:
-            data = self._h5.get("data")
-            if not isinstance(data, h5py.Group):
-                raise DatasetError(f"{self.path} has no group 'data'; found {', '.join(self._h5) or 'nothing'}")
-            version = data.attrs.get("poise_format")
-            if version != FORMAT:
+            if (version := says.get("poise_format")) != FORMAT:
                 raise DatasetError(f"{self.path}: poise_format is {version}; this Poise reads {FORMAT}")
-            self._data = data
-            self.spec = Spec.from_json(str(data.attrs["poise_spec"]))
-            self.provenance = json.loads(str(data.attrs["poise_provenance"]))
-            self.env_args = json.loads(str(data.attrs["env_args"]))
+            self.spec = Spec.from_json(str(says["poise_spec"]))
+            self.provenance, self.env_args = (
+                json.loads(str(says["poise_provenance"])),
+                json.loads(str(says["env_args"])),
+            )
         except (DatasetError, KeyError, ValueError, SpecError) as error:
-            self._h5.close()
+            self.log.close()
             if isinstance(error, DatasetError):
                 raise
             raise DatasetError(f"{self.path}: the header cannot be read: {error}") from None
-        self.names = sorted(data, key=lambda name: int(name.removeprefix("demo_")))
+        self.names = [episode.name for episode in self.log.episodes]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, name: str) -> Episode:
         """One episode's arrays, and its attributes under "attributes"."""
-        if name not in self._data:
-            raise DatasetError(f"{self.path} has no episode {name!r}; it has {len(self)}, demo_0 and on")
-        group = self._data[name]
-        episode: Episode = {}
-        for key, item in group.items():
-            episode[key] = {g: d[()] for g, d in item.items()} if isinstance(item, h5py.Group) else item[()]
-        episode["attributes"] = dict(group.attrs)
+        stored = self.log[name]
+        episode: Episode = {"attributes": dict(stored.attributes)}
+        for key, column in stored.columns.items():
+            group, _, rest = key.partition("/")
+            (episode.setdefault(group, {}) if rest else episode)[rest or group] = column[:]
         if missing := [key for key in REQUIRED if key not in episode]:
-            raise DatasetError(f"{self.path}, {name}: {missing[0]} is missing; found {', '.join(group)}")
+            found = dict.fromkeys(key.partition("/")[0] for key in stored.columns)
+            raise DatasetError(f"{self.path}, {name}: {missing[0]} is missing; found {', '.join(found)}")
         return episode
 
     def filter(self, name: str) -> list[str]:
         """The episodes' names under one filter."""
-        masks = self._h5.get("mask", {})
-        if name not in masks:
-            raise DatasetError(f"{self.path} has no filter {name!r}; it has {', '.join(masks) or 'none'}")
-        return [entry.decode() for entry in masks[name][()]]
+        return [episode.name for episode in self.log.filtered(name)]
+
+    def number(self, name: str) -> int:
+        """Which demo_<i> of the file an episode is.
+
+        Raises:
+            DatasetError: it has a name of another layout.
+        """
+        if not robomimic.NAME.fullmatch(name):
+            raise DatasetError(f"{self.path}: the episode {name!r} is no demo_<i>; files that were converted from "
+                               "another layout cannot be appended to")  # fmt: skip
+        return int(name.removeprefix("demo_"))
 
     def close(self) -> None:
-        self._h5.close()
+        self.log.close()
 
     def __enter__(self) -> EpisodeFile:
         return self
@@ -267,6 +299,17 @@ def _flat(arrays: Episode) -> dict[str, np.ndarray]:
     for name, value in arrays.items():
         flat.update({f"{name}/{g}": a for g, a in value.items()} if isinstance(value, dict) else {name: value})
     return flat
+
+
+def _growing(masks: Any, name: str) -> Any:
+    """A filter that takes more names and longer ones, made of what it held where it could not."""
+    mask = masks.get(name)
+    if mask is None or mask.maxshape != (None,) or mask.dtype != "S16":
+        held = [] if mask is None else mask[()].tolist()
+        if mask is not None:
+            del masks[name]
+        mask = masks.create_dataset(name, data=np.array(held, "S16"), maxshape=(None,), chunks=(256,))
+    return mask
 
 
 def _reserve(file: Path, extra: int) -> None:

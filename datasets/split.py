@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError
 from .convert import new_path
+from .file_lock import FileLock
 from .log import Log
 from .open_log import open_log
 
@@ -60,7 +61,7 @@ def write_filters(path: str | os.PathLike[str], filters: Mapping[str, Sequence[s
     """Add filters to a file of robomimic's layout, or to a copy of it named `out`; the new file is renamed last.
 
     Raises:
-        DatasetError: another layout, a filter that is there already, or no space.
+        DatasetError: another layout, a filter that is there already, no space, or another process writes the file.
     """
     source = Path(path)
     with open_log(source) as log:
@@ -69,16 +70,21 @@ def write_filters(path: str | os.PathLike[str], filters: Mapping[str, Sequence[s
                                f"poise data convert {source} OUT.hdf5 --to robomimic")  # fmt: skip
         if there := [name for name in filters if name in log.filters]:
             raise DatasetError(f"{source} has a filter {there[0]!r} already; give the new ones another name")
-    target = Path(out) if out else source.with_name(f".{source.name}.split")
-    if not out:
+    if out:
+        return _copy_with(source, filters, Path(out))
+    with FileLock(source):
+        target = source.with_name(f".{source.name}.split")
         target.unlink(missing_ok=True)
+        os.replace(_copy_with(source, filters, target), source)
+    return source
+
+
+def _copy_with(source: Path, filters: Mapping[str, Sequence[str]], target: Path) -> Path:
+    """A copy of the file with more filters."""
     with new_path(target) as hidden:
         shutil.copyfile(source, hidden)
         with h5py.File(hidden, "r+") as h5:
             mask: Any = h5.require_group("mask")
             for name, members in filters.items():
                 mask[name] = np.array([m.encode() for m in members])
-    if not out:
-        os.replace(target, source)
-        target = source
     return target

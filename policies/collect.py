@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ..batch import Step
-from ..datasets.episodes import Episode, EpisodeWriter, environment
-from ..errors import UsageError
+from ..datasets.episodes import Episode, EpisodeFile, EpisodeWriter, environment
+from ..errors import DatasetError, UsageError
 from ..keyed import Stream
 from ..sim.make import make
 from ..sim.task_env import TaskEnv
@@ -57,10 +57,15 @@ class Collected:
 class RandomPolicy:
     """Actions drawn uniformly, for a data set to compare others with."""
 
-    def __init__(self, spec: Spec, seed: int):
+    def __init__(self, spec: Spec, seed: int, first: int = 0):
+        """first: the number of the first episode; each start of a collection draws actions of its own."""
         if spec.discrete:
             raise UsageError("random actions are drawn for continuous actions; this task has discrete ones")
-        self.spec, self._stream, self._calls = spec, Stream(seed, "collect/random"), 0
+        self.spec, self._stream, self._calls = (
+            spec,
+            Stream(seed, f"collect/random/{first}" if first else "collect/random"),
+            0,
+        )
         self.provenance: dict[str, Any] = {}
 
     def initial_state(self, n: int) -> Mapping[str, Tensor]:
@@ -86,29 +91,33 @@ def collect(
     num_envs: int = 0,
     seed: int = 0,
     threads: int = 0,
+    append: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Collected:
-    """Write `episodes` episodes of `task` to the new file `out`.
+    """Write `episodes` episodes of `task` to the file `out`, a new one unless `append`.
 
     policy: expert, random, or a policy file.
     noise: standard deviation of what is added to every action before it is clipped to [-1, 1] and executed.
     only_success: write none but successful episodes, and go on until there are enough.
+    append: where `out` is there, go on after its last episode, as if it had been collected in one go; it must be of the
+        same task, seed and randomization.
 
     Raises:
         UsageError: the task has no expert or defines no success where that is needed, or too few episodes succeed.
-        DatasetError: the file exists, or the disk refuses it.
+        DatasetError: the file exists, or cannot be appended to, or the disk refuses it.
     """
     if episodes < 1 or noise < 0.0 or num_envs < 0:
         raise UsageError(f"episodes {episodes}, noise {noise:g}, worlds {num_envs}: expected at least one episode, and "
                          f"neither noise nor worlds below 0")  # fmt: skip
     env = make(task, num_envs or min(episodes, WORLDS), seed, randomize, threads)
     try:
-        acting = _policy(policy, task, env, seed)
+        first = _first(out, seed, randomize) if append and os.path.exists(out) else 0
+        acting = _policy(policy, task, env, seed, first)
         origin = {"task": task, "policy": policy, "trained": acting.provenance, "noise": noise, "seed": seed,
                   "randomize": randomize, "only_success": only_success, **describe_machine(threads)}  # fmt: skip
         returns, lengths, successes = [], [], []
-        with EpisodeWriter(out, env.spec, environment(task), origin) as writer:
-            for number, episode, success in _episodes(env, acting, noise, seed):
+        with EpisodeWriter(out, env.spec, environment(task), origin, append) as writer:
+            for number, episode, success in _episodes(env, acting, noise, seed, first):
                 if success is None and only_success:
                     raise UsageError(f"{task} does not say what success is: leave out --only-success")
                 successes.append(success)
@@ -120,10 +129,10 @@ def collect(
                     writer.add(episode, filters, episode_seed=number, episode_return=returns[-1], **known)
                     if progress is not None:
                         progress(1)
-                if writer.count == episodes:
+                if len(returns) == episodes:
                     break
                 if len(successes) >= MOST_TRIED * episodes:
-                    raise UsageError(f"{writer.count} of {len(successes)} episodes succeeded, {episodes} were asked "
+                    raise UsageError(f"{len(returns)} of {len(successes)} episodes succeeded, {episodes} were asked "
                                      f"for: {out} keeps those; a better policy or less noise gives more")  # fmt: skip
     finally:
         env.close()
@@ -131,9 +140,19 @@ def collect(
     return Collected(Path(out), len(returns), len(successes), sum(lengths), float(np.mean(returns)), rate)
 
 
-def _policy(name: str, task: str, env: VecEnv, seed: int) -> Any:
+def _first(out: str | os.PathLike[str], seed: int, randomize: Any) -> int:
+    """The number after the last of a file's episodes."""
+    with EpisodeFile(out) as file:
+        for name, given in (("seed", seed), ("randomize", randomize)):
+            if (found := file.provenance.get(name)) != given:
+                raise DatasetError(f"{out} was collected with {name} {found}, by which its episodes replay; append "
+                                   f"with the same, not with {given}, or collect to a new file")  # fmt: skip
+        return 1 + max((int(e.attributes.get("episode_seed", -1)) for e in file.log.episodes), default=-1)
+
+
+def _policy(name: str, task: str, env: VecEnv, seed: int, first: int) -> Any:
     if name == "random":
-        return RandomPolicy(env.spec, seed)
+        return RandomPolicy(env.spec, seed, first)
     chosen = ExpertPolicy(task) if name == "expert" else load_policy(name)
     if name != "expert":
         require_same_spec(chosen.spec, env.spec, task)
@@ -141,9 +160,10 @@ def _policy(name: str, task: str, env: VecEnv, seed: int) -> Any:
     return chosen
 
 
-def _episodes(env: VecEnv, policy: Any, noise: float, seed: int) -> Iterator[tuple[int, Episode, bool | None]]:
-    """(number, episode, success) without end, in order of their numbers."""
-    played = 0
+def _episodes(env: VecEnv, policy: Any, noise: float, seed: int,
+              first: int) -> Iterator[tuple[int, Episode, bool | None]]:  # fmt: skip
+    """(number, episode, success) without end, in order of their numbers from the first on."""
+    played = first
     while True:
         numbers = played + np.arange(env.num_envs)
         played += env.num_envs

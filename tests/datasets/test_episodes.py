@@ -126,7 +126,7 @@ for i in range(100_000):
     writer.add(episode(50, seed=i))
 """
     rng = np.random.default_rng(0)
-    for k in range(6):
+    for k in range(4):
         path = tmp_path / f"{k}.hdf5"
         process = subprocess.Popen([sys.executable, "-c", code, str(path), os.path.dirname(__file__)], stdout=subprocess.PIPE)  # fmt: skip
         process.stdout.readline()
@@ -244,3 +244,93 @@ def test_bad_files_are_refused_with_what_is_wrong(tmp_path):
             file.filter("train")
     with pytest.raises(DatasetError, match="exists"):
         EpisodeWriter(good, SPEC, ENV)
+
+
+def test_appending_goes_on_where_the_file_ends(tmp_path):
+    path = tmp_path / "out.hdf5"
+    for start in (0, 2, 4):
+        with EpisodeWriter(path, SPEC, ENV, {"seed": start // 4}, append=True) as writer:
+            for i in range(start, start + 2):
+                writer.add(episode(3 + i, seed=i), ("even",) if i % 2 == 0 else ())
+            assert writer.count == start + 2
+    with EpisodeFile(path) as file:
+        assert file.names == file.filter("all") == [f"demo_{i}" for i in range(6)]
+        assert file.filter("even") == file.names[::2] and file.log.attributes["total"] == sum(range(3, 9))
+        for i, name in enumerate(file.names):
+            assert np.array_equal(file[name]["obs"]["state"], episode(3 + i, seed=i)["obs"]["state"])
+        assert "poise_provenance" not in file["demo_3"]["attributes"], "the file's own"
+        assert json.loads(file["demo_4"]["attributes"]["poise_provenance"]) == {"seed": 1}
+    assert os.listdir(tmp_path) == ["out.hdf5"]
+
+
+def test_appending_keeps_filters_that_others_made(tmp_path):
+    path = tmp_path / "out.hdf5"
+    with EpisodeWriter(path, SPEC, ENV) as writer:
+        writer.add(episode(), ("all",))
+    with h5py.File(path, "r+") as h5:
+        del h5["mask/all"]
+        h5["mask/all"], h5["mask/train"] = np.array([b"demo_0"]), np.array([b"demo_0"])  # six bytes, fixed length
+        h5.move("data/demo_0", "data/demo_9")
+        h5["mask/all"][0] = b"demo_9"
+    with EpisodeWriter(path, SPEC, ENV, append=True) as writer:
+        writer.add(episode(seed=1))
+    with EpisodeFile(path) as file:
+        assert file.names == file.filter("all") == ["demo_9", "demo_10"]
+        assert np.array_equal(file["demo_10"]["obs"]["state"], episode(seed=1)["obs"]["state"])
+
+
+def test_episodes_of_another_spec_or_environment_and_files_of_others_are_not_appended_to(tmp_path):
+    path = tmp_path / "out.hdf5"
+    with EpisodeWriter(path, SPEC, ENV) as writer:
+        writer.add(episode())
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match=r"another Spec.*control_dt: expected 0\.05, found 0\.1"):
+        EpisodeWriter(path, Spec(SPEC.observations, SPEC.actions, 0.1), ENV, append=True)
+    with pytest.raises(DatasetError, match="cannot take those of"):
+        EpisodeWriter(path, SPEC, environment("push/fr3"), append=True)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["out.hdf5"]
+    with h5py.File(tmp_path / "other.hdf5", "w") as h5:
+        h5["mask"] = h5py.ExternalLink("out.hdf5", "mask")
+        h5.create_group("data").attrs["poise_format"] = 1
+    with pytest.raises(DatasetError, match="mask is a link"):
+        EpisodeWriter(tmp_path / "other.hdf5", SPEC, ENV, append=True)
+
+
+def test_two_writers_on_one_file_are_refused(tmp_path):
+    path = tmp_path / "out.hdf5"
+    with EpisodeWriter(path, SPEC, ENV) as writer:
+        writer.add(episode())
+        with pytest.raises(DatasetError, match="being written by another process"):
+            EpisodeWriter(path, SPEC, ENV, append=True)
+        writer.add(episode(seed=1))
+    with EpisodeWriter(path, SPEC, ENV, append=True) as writer:
+        writer.add(episode(seed=2))
+    with EpisodeFile(path) as file:
+        assert len(file) == 3
+
+
+def test_appending_that_is_killed_at_any_moment_goes_on_later(tmp_path):
+    code = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[2])
+from test_episodes import episode, SPEC, ENV, EpisodeWriter
+print("started", flush=True)
+writer = EpisodeWriter(sys.argv[1], SPEC, ENV, append=True)
+for i in range(writer.count, 100_000):
+    writer.add(episode(50, seed=i))
+"""
+    rng, path, counts = np.random.default_rng(1), tmp_path / "out.hdf5", [0]
+    with EpisodeWriter(path, SPEC, ENV):
+        pass
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path), os.path.dirname(__file__)], stdout=subprocess.PIPE)  # fmt: skip
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.4))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        with EpisodeFile(path) as file:
+            counts.append(len(file))
+            assert file.names == [f"demo_{i}" for i in range(len(file))]
+            for i, name in list(enumerate(file.names))[-2:]:
+                assert np.array_equal(file[name]["obs"]["state"], episode(50, seed=i)["obs"]["state"])
+    assert counts == sorted(counts) and counts[-1] > 0, "no episode that was finished is ever lost"

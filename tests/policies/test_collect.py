@@ -8,7 +8,7 @@ import torch
 
 from poise.cli import main
 from poise.datasets.episodes import EpisodeFile
-from poise.errors import UsageError
+from poise.errors import DatasetError, UsageError
 from poise.policies.collect import collect
 from poise.sim.make import make
 
@@ -75,3 +75,19 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(capsys):
     assert "hop.hdf5: 3 episodes" in capsys.readouterr().out
     assert main(["data", "collect", "hop.hdf5", "--task", "Hopper-v5", "--policy", "random"]) == 1
     assert "exists" in capsys.readouterr().err
+
+
+def test_appending_gives_what_one_go_would_have_given():
+    collect("reach/fr3", "one.hdf5", episodes=5, noise=0.1, randomize="default")
+    collect("reach/fr3", "two.hdf5", episodes=3, noise=0.1, randomize="default", append=True)
+    done = collect("reach/fr3", "two.hdf5", episodes=2, noise=0.1, randomize="default", append=True)
+    assert done.episodes == 2
+    for a, b in zip(episodes_of("one.hdf5"), episodes_of("two.hdf5"), strict=True):
+        assert np.array_equal(a["actions"], b["actions"]) and np.array_equal(a["obs"]["state"], b["obs"]["state"])
+        assert a["attributes"]["episode_seed"] == b["attributes"]["episode_seed"]
+
+
+def test_a_file_of_another_seed_is_not_appended_to():
+    collect("reach/fr3", "a.hdf5", episodes=1)
+    with pytest.raises(DatasetError, match="collected with seed 0, by which its episodes replay"):
+        collect("reach/fr3", "a.hdf5", episodes=1, seed=1, append=True)
