@@ -13,7 +13,7 @@ ROBOMIMIC_ASKS = -e '^robomimic '  # torchvision and more, for training; a test 
 TESTS = pytest -n auto --dist loadfile  # a process a core; a file's tests stay together, for what they share
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: help setup demo test check format learning learning-short bench wheel clean
+.PHONY: help setup demo test check format learning learning-short bench peers wheel clean
 
 help:
 	@echo "make setup     create .venv with everything that use and development need"
@@ -24,6 +24,7 @@ help:
 	@echo "make learning  the tests that train for minutes"
 	@echo "make learning-short  those of them that CI runs too (at most twenty minutes)"
 	@echo "make bench     simulation and learner benchmarks, beside other libraries"
+	@echo "make peers     d3rlpy in an environment of its own, which poise bench learners compares with"
 	@echo "make wheel     dist/poise-*.whl"
 	@echo "make clean     remove .venv and everything built; keeps runs/"
 	@echo
@@ -74,6 +75,21 @@ learning: setup
 learning-short: setup
 	$(RUN) pytest -m "learning and not long" --timeout 3600 -s
 
+# d3rlpy pins an old Gymnasium. Its environment has what it needs otherwise than ours, and sees ours for the rest: the same
+# torch on both sides of the benchmark, and no second download of it.
+PEERS = d3rlpy==2.8.1 gymnasium==1.0.0 colorama==0.4.6 dataclasses-json==0.6.7 joblib marshmallow mypy-extensions \
+  narwhals scikit-learn structlog threadpoolctl typing-inspect
+
+peers: .venv-peers/.stamp
+
+.venv-peers/.stamp: Makefile .venv/.stamp
+	@$(BIN)/python -P -m venv --without-pip .venv-peers
+	@$(RUN) pip --python .venv-peers/bin/python install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps $(PEERS)
+	@$(BIN)/python -P -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/poise_environment.pth"
+	@.venv-peers/bin/python -c 'import d3rlpy' 2>/dev/null
+	@touch .venv-peers/.stamp
+
 bench: setup
 	$(RUN) poise bench sim
 	$(RUN) poise bench learners
@@ -84,5 +100,5 @@ wheel: setup
 	$(RUN) build --no-isolation
 
 clean:
-	rm -rf .venv build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""What one environment step of learning costs, against Stable-Baselines3 at equal hyper-parameters.
+"""What one environment step of learning costs, against Stable-Baselines3 at equal hyper-parameters; and one update of
+what learns from files, against d3rlpy (`make peers`).
 
 `poise bench learners [--only NAME] [--seconds S]` prints a table; so does this file by itself. Each pair is the whole
 loop of either library while it learns: acting, stepping, storing, sampling, updating. One thread, CPU-seconds, short
@@ -25,6 +26,7 @@ from poise.policies.metrics import MetricMeans
 from poise.policies.recipes import recipe
 from poise.policies.train import EpisodeStatistics
 from poise.sim.make import make
+from poise.tests.benchmarks.offline_sides import d3rlpy_side, fit_side
 from poise.tests.benchmarks.row_process import rows_apart
 
 Side = Callable[[int], float]  # makes so many steps and the updates that go with them, gives CPU-milliseconds for one
@@ -198,8 +200,26 @@ def atari_pair(share: float) -> Pair:
                 round(1.0 / share, 2), 2048)  # fmt: skip
 
 
+def fit_pairs() -> list[Pair]:
+    """A `step` here is an update: 17 observations, 6 actions, batches of 256, perceptrons 2 x 256 on both sides."""
+    sizes, settings = (17, 6), {"hidden": (256, 256), "batch_size": 256}
+    cql = {
+        "alpha": 5.0,
+        "gap": 10.0,
+        "policy_learning_rate": 1e-4,
+    }  # d3rlpy's; the others are the papers' on both sides
+    bars = {"bc": (0.55, {}, 100), "td3_bc": (0.55, {}, 40), "iql": (0.55, {}, 40), "cql": (0.7, cql, 6)}
+    return [
+        Pair(f"fit {name}, {what}", fit_side(name, {**settings, **own}, sizes, whole),
+             d3rlpy_side(name, sizes, 256, whole), "d3rlpy", bar, updates)
+        for whole, what in ((True, "batch and update"), (False, "update alone"))
+        for name, (bar, own, updates) in bars.items()
+    ]  # fmt: skip
+
+
 PAIRS = (
     sac_pair("fp32", 0.5), sac_pair("bf16", 0.38), ppo_pair(0.33), dqn_pair(0.3), a2c_pair(0.25), atari_pair(0.9),
+    *fit_pairs(),
 )  # fmt: skip
 
 
