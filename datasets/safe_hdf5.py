@@ -6,8 +6,11 @@ and a few bytes may claim to be a terabyte. Each is refused by name.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +53,17 @@ class Stored:
         return os.fsdecode(h5py.h5f.get_name(self._file))
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
+        return self.read(lambda array: array[rows])
+
+    def read(self, take: Callable[[Any], Any]) -> Any:
+        """What `take` makes of the h5py.Dataset.
+
+        Raises:
+            DatasetError: the file is damaged there.
+        """
         try:
-            return self.array[rows]
-        except (OSError, RuntimeError, KeyError) as error:
+            return take(self.array)
+        except (OSError, RuntimeError, KeyError, UnicodeError) as error:
             where = f"{self.filename}: {self._name.decode(errors='replace')}"
             raise DatasetError(f"{where} cannot be read, the file is damaged: {error}") from None
 
@@ -64,7 +75,7 @@ class Texts:
         self.shape, self.dtype, self.size, self._stored = stored.shape, np.dtype(object), stored.size, stored
 
     def __getitem__(self, rows: Any, /) -> Any:
-        return self._stored.array.asstr(errors="surrogateescape")[rows]
+        return self._stored.read(lambda array: array.asstr(errors="surrogateescape")[rows])
 
 
 def open_hdf5(path: Path) -> Any:
@@ -75,6 +86,7 @@ def open_hdf5(path: Path) -> Any:
     """
     if not path.is_file():
         raise DatasetError(f"no such file: {path}")
+    require_walkable(path)
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
@@ -89,10 +101,11 @@ def shallow_names(path: Path) -> dict[str, str]:
     """What stands at the root of an HDF5 file, each "dataset", "group" or "link"; nothing for other files."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return {}
+    require_walkable(path)
     try:
         with h5py.File(path, "r") as h5:
             return {name: _kind(h5, name) for name in h5}
-    except (OSError, RuntimeError, KeyError):
+    except (OSError, RuntimeError, KeyError, ValueError):
         return {}
 
 
@@ -100,6 +113,48 @@ def _kind(group: Any, name: str) -> str:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         return "link"
     return {h5py.Dataset: "dataset", h5py.Group: "group"}.get(group.get(name, getclass=True), "type")
+
+
+_walked: dict[Path, tuple[int, ...]] = {}  # what stood there when it was last walked over
+
+
+def require_walkable(path: Path) -> None:
+    """Walk over the names in a file, in a process of its own: there are damages at which the HDF5 library itself dies.
+
+    Raises:
+        DatasetError: it died.
+    """
+    stat = path.stat()
+    now = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    if _walked.get(path) == now:
+        return
+    with h5py._objects.phil:  # so that no other thread is inside the library at the fork
+        child = os.fork()
+    if child == 0:
+        try:
+            with contextlib.suppress(BaseException):
+                identifier = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)
+                _touch(identifier, set())
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        raise DatasetError(f"{path} is damaged so badly that the HDF5 library dies of it "
+                           f"({signal.Signals(os.WTERMSIG(status)).name})")  # fmt: skip
+    _walked[path] = now
+
+
+def _touch(group: Any, seen: set[int]) -> None:
+    """Open everything below a group that is not a link."""
+    address = h5py.h5o.get_info(group).addr
+    if address in seen or len(seen) > ENTRIES:
+        return
+    seen.add(address)
+    for link in list(group):
+        if group.links.get_info(link).type == h5py.h5l.TYPE_HARD:
+            item = h5py.h5o.open(group, link)
+            if isinstance(item, h5py.h5g.GroupID):
+                _touch(item, seen)
 
 
 def datasets_of(group: Any, path: Path) -> dict[str, Any]:

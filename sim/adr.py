@@ -113,7 +113,7 @@ def adaptive(randomization: Randomization, settings: Mapping[str, Any] | None = 
     """The search over the terms of `randomization`, whose ranges say what matters and in which proportion.
 
     A dimension begins at what changes nothing: 1 for a term that scales, 0 for one that adds, 0 for noise, delays and
-    payloads that are set. Its limits are `wider` times as far away as the ends of the range, as far as they are possible.
+    payloads that are set. Its limits are `wider` times as far away as the ends of the range, as far as is possible.
     A normal distribution counts as the range of three deviations. Terms that have no such value, or are not drawn for
     each episode, stay as they are; so do those that are told to.
 

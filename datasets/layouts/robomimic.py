@@ -39,7 +39,7 @@ def recognize(path: Path) -> bool:
     """A group `data` that says env_args, or has episodes that say num_samples or have observations."""
     if shallow_names(path).get("data") != "group":
         return False
-    with contextlib.suppress(DatasetError, OSError, RuntimeError, KeyError), open_hdf5(path) as h5:
+    with contextlib.suppress(DatasetError, OSError, RuntimeError, KeyError, ValueError), open_hdf5(path) as h5:
         data: Any = h5["data"]
         first: Any = next(
             (data[name] for name in data if isinstance(data.get(name, getlink=True), h5py.HardLink)), None

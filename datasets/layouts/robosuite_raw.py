@@ -27,7 +27,7 @@ def recognize(path: Path) -> bool:
             data: Any = h5["data"]
             first: Any = next(iter(data.values()), None)
             return isinstance(first, h5py.Group) and ("model_file" in first.attrs or "states" in first)
-    except (OSError, RuntimeError, KeyError):
+    except (OSError, RuntimeError, KeyError, ValueError):
         return False
 
 

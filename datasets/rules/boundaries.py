@@ -28,11 +28,13 @@ def broken_successor(block: Block) -> Found:
     for name, column in block.flat("obs").items():
         following = block.columns.get(f"next_{name}")
         if following is not None and following.shape == block.columns[name].shape and len(column) > 1:
-            after = following.reshape(len(column), -1)[:-1]
-            if np.array_equal(after[inside], column[1:][inside], equal_nan=True):
+            after, ahead = following.reshape(len(column), -1)[:-1], column[1:]
+            bad = (after != ahead).any(1) & inside
+            if not bad.any():
                 continue
             scale = 1e-6 * (1.0 + np.abs(column).max(0, initial=0.0))
-            bad = np.append((np.abs(after - column[1:]) > scale).any(1) & inside, False)
+            bad[bad] = (np.abs(after[bad] - ahead[bad]) > scale).any(1)
+            bad = np.append(bad, False)
             yield from ((e, t, f"{name} in {n} steps") for e, t, n in first_rows(block, bad))
 
 

@@ -188,7 +188,10 @@ def test_the_ranges_found_are_a_plain_randomization_that_a_file_can_hold():
 
 
 def test_a_file_may_change_any_setting_and_comes_back_the_same():
-    data = {**TERMS.to_json(), "adr": {"t_high": 0.9, "queue": 30, "wider": 2.0, "dimensions": {"mass": {"step": 0.05, "high": 2.0}}}}
+    data = {
+        **TERMS.to_json(),
+        "adr": {"t_high": 0.9, "queue": 30, "wider": 2.0, "dimensions": {"mass": {"step": 0.05, "high": 2.0}}},
+    }
     read = Randomization.from_json(data)
     assert isinstance(read, AdaptiveRandomization) and read.adr.queue == 30
     assert read.adr.dimensions["mass"] == Dimension(1.0, pytest.approx(0.4), 2.0, 0.05)
