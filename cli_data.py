@@ -41,6 +41,11 @@ examples:
 
 Exit code 0: no error was found (with --strict, nothing at all); 1: some were; 2: wrong usage."""
 
+INFO_EXAMPLES = """\
+examples:
+  poise data info lift.hdf5
+  poise data info hopper-medium-v2.hdf5 lerobot-folder --json"""
+
 CONVERT_EXAMPLES = """\
 examples:
   poise data convert hopper-medium-v2.hdf5 hopper.hdf5 --to robomimic
@@ -104,6 +109,10 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     k.add_argument("--layout", metavar="LAYOUT", help="what the files are, where it is not to be detected")
     k.add_argument("--rules", action="store_true", help="list the rules")
 
+    i = add("info", _info, "say what is in files: columns, lengths, returns, action ranges, filters", INFO_EXAMPLES)
+    i.add_argument("files", metavar="FILE", nargs="+", help="files or folders of any layout")
+    i.add_argument("--layout", metavar="LAYOUT", help="what the files are, where it is not to be detected")
+
     c = add("convert", _convert, "write a file in another layout", CONVERT_EXAMPLES)
     c.add_argument("source", metavar="IN", help="a file or folder of any layout")
     c.add_argument("out", metavar="OUT", help="the new file or folder")
@@ -164,6 +173,37 @@ def _from_run(options) -> dict[str, Any]:
         print(f"note: {note}")
     return {"out": str(done.out), "episodes": done.episodes, "steps": done.steps, "return_mean": done.return_mean,
             "notes": list(done.notes)}  # fmt: skip
+
+
+def _info(options) -> dict[str, Any]:
+    from .datasets.open_log import open_log
+    from .datasets.summary import summarize
+
+    found = []
+    for file in options.files:
+        with open_log(file, options.layout) as log:
+            found.append(summarize(log))
+        _print_summary(found[-1])
+    return {"files": [asdict(summary) for summary in found]}
+
+
+def _print_summary(s: Any) -> None:
+    print(f"{s.path} ({s.layout}): {s.episodes} episodes, {s.steps:,} steps")
+    if s.lengths:
+        print(f"  lengths       {s.lengths[0]} to {s.lengths[2]}, median {s.lengths[1]:g}")
+    if s.returns:
+        print(f"  returns       {s.returns[0]:.2f} to {s.returns[2]:.2f}, mean {s.returns[1]:.2f}")
+    if s.success_rate is not None:
+        print(f"  success       {100 * s.success_rate:.1f} % of episodes")
+    for c in s.columns:
+        some = "" if c.episodes == s.episodes else f"  in {c.episodes} episodes"
+        print(f"  {c.name:<28}{c.dtype:<9}{c.shape}{some}")
+    for k, (low, high) in enumerate(zip(s.action_low, s.action_high, strict=True)):
+        print(f"  action {k:<6} {low:.4g} to {high:.4g}")
+    for name, count in s.filters.items():
+        print(f"  filter {name}: {count} episodes")
+    for note in s.notes:
+        print(f"  note: {note}")
 
 
 def _convert(options) -> dict[str, Any]:
