@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,7 @@ LAYOUTS: dict[str, str] = {
     "d4rl": "d4rl",
     "minari": "minari",
     "lerobot": "lerobot",
+    "act": "act",
 }  # name -> module of layouts/
 
 
@@ -52,8 +54,36 @@ def detect(path: Path) -> str:
     found = [name for name in LAYOUTS if layout(name).recognize(path)]
     if len(found) != 1:
         what = f"is of several layouts ({', '.join(found)})" if found else "is of no layout that Poise knows"
-        raise DatasetError(f"{path} {what}; say which with --layout: {', '.join(LAYOUTS)}")
+        expected = "\n".join(f"  {name:<10} {_expected(name)}" for name in found or LAYOUTS)
+        raise DatasetError(f"{path} {what}: it is {_found(path)}. Say which with --layout; expected\n{expected}")
     return found[0]
+
+
+def _expected(name: str) -> str:
+    """What a layout is recognized by."""
+    return (layout(name).recognize.__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+def _found(path: Path) -> str:
+    """What a path of no layout is, in a few words.
+
+    Raises:
+        DatasetError: it is an HDF5 file that cannot be opened.
+    """
+    if path.is_dir():
+        names = sorted(p.name for p in islice(path.iterdir(), 1000))
+        return f"a folder of {', '.join(names[:6]) or 'nothing'}{' …' * (len(names) > 6)}"
+    from .safe_hdf5 import open_hdf5
+
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS in place of the file, which `git lfs pull` fetches"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        with open_hdf5(path) as h5:
+            names = list(islice(h5, 7))
+        return f"an HDF5 file of {', '.join(names[:6]) or 'nothing'}{' …' * (len(names) > 6)}"
+    return f"a file of {path.stat().st_size:,} bytes that begins with {head[:16]!r}"
 
 
 def open_log(path: str | os.PathLike[str], layout_name: str | None = None) -> Log:

@@ -43,7 +43,7 @@ NARROW = ("rewards", "terminals", "timeouts")  # (N, 1) in some files
 
 
 def recognize(path: Path) -> bool:
-    """Whether `observations` and `actions` are arrays at the root, or the file is in chunks of such."""
+    """HDF5 with arrays `observations` and `actions` at its root, or in chunks of such."""
     names = shallow_names(path)
     return all(names.get(key) == "dataset" for key in ("observations", "actions")) or names.get("virtual") == "group"
 

@@ -37,7 +37,7 @@ NARROW = {"next.reward": "rewards", "next.done": "terminations"}
 
 
 def recognize(path: Path) -> bool:
-    """Whether meta/info.json is there and says what version of LeRobot's layout it is of."""
+    """A folder with meta/info.json that says which version of LeRobot's layout it is of."""
     if not (path / "meta/info.json").is_file():
         return False
     try:

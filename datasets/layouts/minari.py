@@ -38,7 +38,7 @@ PLAIN = ("rewards", "terminations", "truncations")
 
 
 def recognize(path: Path) -> bool:
-    """Whether there is a folder `data` with Minari's metadata, or the path is that folder."""
+    """A folder with Minari's data/metadata.json, or that folder `data`."""
     return "data_format" in _metadata(_data(path)) or "observation_space" in _metadata(_data(path))
 
 

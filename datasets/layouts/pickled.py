@@ -15,7 +15,7 @@ from .paths import episode_of
 
 
 def recognize(path: Path) -> bool:
-    """A file that begins as pickles do and whose first instruction is one of theirs."""
+    """A pickle: a file that begins as they do."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -36,6 +36,23 @@ def decode(coded: Any, shape: tuple[int, ...], formats: tuple[str, ...], where: 
         raise DatasetError(f"{where} is no {' or '.join(formats)}: {error}") from None
 
 
+def size_of(coded: Any, formats: tuple[str, ...], where: str) -> tuple[int, int, int]:
+    """(height, width, 3) of a coloured picture, by its header.
+
+    Raises:
+        DatasetError: it is of none of the formats, or has no three colours.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(np.asarray(coded, np.uint8).tobytes()), formats=formats) as picture:
+            if picture.mode != "RGB":
+                raise DatasetError(f"{where} is a picture in mode {picture.mode}, expected RGB")
+            return picture.height, picture.width, 3
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{where} is no {' or '.join(formats)}: {error}") from None
+
+
 def film(file: Path, start: float, fps: float, shape: tuple[int, ...]) -> Callable[[int, int], np.ndarray]:
     """A function (first, stop) -> frames (T, height, width, 3) uint8 of a film that begins at `start` [s] in an mp4."""
 

@@ -36,7 +36,7 @@ APART = "initial_state/"  # arrays below this are of an episode, not of its step
 
 
 def recognize(path: Path) -> bool:
-    """A group `data` that says env_args, or has episodes that say num_samples or have observations."""
+    """HDF5 with a group `data` of demo_<i>, with env_args, num_samples or observations."""
     if shallow_names(path).get("data") != "group":
         return False
     with contextlib.suppress(DatasetError, OSError, RuntimeError, KeyError, ValueError), open_hdf5(path) as h5:

@@ -19,7 +19,7 @@ from . import robomimic
 
 
 def recognize(path: Path) -> bool:
-    """A group `data` that is not robomimic's and whose episodes name a model or have states."""
+    """HDF5 with a group `data` that is not robomimic's, of demo_<i> with a model or states."""
     if shallow_names(path).get("data") != "group" or robomimic.recognize(path):
         return False
     try:
