@@ -112,6 +112,7 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     i = add("info", _info, "say what is in files: columns, lengths, returns, action ranges, filters", INFO_EXAMPLES)
     i.add_argument("files", metavar="FILE", nargs="+", help="files or folders of any layout")
     i.add_argument("--layout", metavar="LAYOUT", help="what the files are, where it is not to be detected")
+    i.add_argument("--plot", metavar="OUT.png", help="draw a picture of it too, of one FILE")
 
     c = add("convert", _convert, "write a file in another layout", CONVERT_EXAMPLES)
     c.add_argument("source", metavar="IN", help="a file or folder of any layout")
@@ -179,16 +180,27 @@ def _info(options) -> dict[str, Any]:
     from .datasets.open_log import open_log
     from .datasets.summary import summarize
 
+    if options.plot and len(options.files) > 1:
+        raise UsageError(f"--plot draws one file, and {len(options.files)} were named")
     found = []
     for file in options.files:
         with open_log(file, options.layout) as log:
             found.append(summarize(log))
-        _print_summary(found[-1])
-    return {"files": [asdict(summary) for summary in found]}
+            _print_summary(found[-1])
+            if options.plot:
+                from .datasets.picture import draw
+
+                print(f"  picture       {draw(log, options.plot)}")
+    return {"files": [asdict(summary) for summary in found], "plot": options.plot}
 
 
 def _print_summary(s: Any) -> None:
     print(f"{s.path} ({s.layout}): {s.episodes} episodes, {s.steps:,} steps")
+    print(f"  size          {s.bytes:,} bytes")
+    if s.environment:
+        print(f"  environment   {s.environment}")
+    for name, value in s.provenance.items():
+        print(f"  {name:<13} {value}")
     if s.lengths:
         print(f"  lengths       {s.lengths[0]} to {s.lengths[2]}, median {s.lengths[1]:g}")
     if s.returns:
@@ -197,7 +209,9 @@ def _print_summary(s: Any) -> None:
         print(f"  success       {100 * s.success_rate:.1f} % of episodes")
     for c in s.columns:
         some = "" if c.episodes == s.episodes else f"  in {c.episodes} episodes"
-        print(f"  {c.name:<28}{c.dtype:<9}{c.shape}{some}")
+        print(f"  {c.name:<27} {c.dtype:<8} {c.shape!s:<16}{some}".rstrip())
+        if c.terms:
+            print(f"  {'':<28}{c.terms}")
     for k, (low, high) in enumerate(zip(s.action_low, s.action_high, strict=True)):
         print(f"  action {k:<6} {low:.4g} to {high:.4g}")
     for name, count in s.filters.items():

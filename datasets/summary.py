@@ -5,12 +5,20 @@ Legend: E episodes, A numbers of an action.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from ..errors import SpecError
+from ..spec import UNKNOWN, Spec
 from .log import Episode, Log
+
+SAID = ("task", "policy", "robot", "randomize", "noise", "seed", "commit")  # of a provenance
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class ColumnSummary:
     shape: tuple[int, ...]  # of one step, in the first of these episodes
     dtype: str
     episodes: int  # that have it
+    terms: str = ""  # what its numbers are and their units, where the file's Spec says
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ class Summary:
     action_high: tuple[float, ...]
     filters: dict[str, int]  # name -> episodes
     notes: tuple[str, ...]  # the reader's
+    bytes: int  # on disk
+    environment: str  # as the file names it
+    provenance: dict[str, Any]  # what ours say of where they come from: task, policy, seed, commit, …
 
 
 def summarize(log: Log) -> Summary:
@@ -50,18 +62,23 @@ def summarize(log: Log) -> Summary:
         str(log.path), log.layout, len(log.episodes), log.steps,
         (int(lengths.min()), float(np.median(lengths)), int(lengths.max())) if len(lengths) else None,
         (float(totals.min()), float(totals.mean()), float(totals.max())) if totals is not None else None,
-        success_rate(log.episodes), tuple(column_summaries(log.episodes)), tuple(low.tolist()), tuple(high.tolist()),
-        {name: len(members) for name, members in log.filters.items()}, tuple(log.notes))  # fmt: skip
+        success_rate(log.episodes), tuple(column_summaries(log.episodes, _terms(log))),
+        tuple(low.tolist()), tuple(high.tolist()),
+        {name: len(members) for name, members in log.filters.items()}, tuple(log.notes),
+        _bytes(log.path), _environment(log), _provenance(log))  # fmt: skip
 
 
-def column_summaries(episodes: Sequence[Episode]) -> list[ColumnSummary]:
+def column_summaries(
+    episodes: Sequence[Episode], terms: Mapping[str, str] = MappingProxyType({})
+) -> list[ColumnSummary]:
     """Every column that any episode has, in the order in which they are met."""
     first, counts = {}, {}
     for episode in episodes:
         for name, column in episode.columns.items():
             first.setdefault(name, column)
             counts[name] = counts.get(name, 0) + 1
-    return [ColumnSummary(name, tuple(c.shape[1:]), str(c.dtype), counts[name]) for name, c in first.items()]
+    return [ColumnSummary(name, tuple(c.shape[1:]), str(c.dtype), counts[name], terms.get(name, ""))
+            for name, c in first.items()]  # fmt: skip
 
 
 def episode_returns(episodes: Sequence[Episode]) -> np.ndarray | None:
@@ -88,3 +105,40 @@ def success_rate(episodes: Sequence[Episode]) -> float | None:
     if not episodes or not all("success" in e.attributes for e in episodes):
         return None
     return float(np.mean([bool(e.attributes["success"]) for e in episodes]))
+
+
+def _terms(log: Log) -> dict[str, str]:
+    """Column -> its terms with their units, of a file of ours."""
+    try:
+        spec = Spec.from_json(str(log.attributes["poise_spec"]))
+    except (KeyError, SpecError):
+        return {}
+    said = {group: ", ".join(t.name + (f" [{t.unit}]" if t.unit not in ("", UNKNOWN) else "") for t in terms)
+            for group, terms in spec.observations.items()}  # fmt: skip
+    return {f"obs/{group}": text for group, text in said.items()}
+
+
+def _bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.exists() else 0
+
+
+def _environment(log: Log) -> str:
+    """The environment's name, whichever attribute has it."""
+    for name in ("env_args", "env_info", "env_spec"):
+        try:
+            said = json.loads(str(log.attributes[name]))
+        except (KeyError, ValueError):
+            continue
+        if isinstance(said, dict) and (found := said.get("env_name") or said.get("id")):
+            return str(found)
+    return str(log.attributes.get("env", ""))
+
+
+def _provenance(log: Log) -> dict[str, Any]:
+    try:
+        said = json.loads(str(log.attributes["poise_provenance"]))
+    except (KeyError, ValueError):
+        return {}
+    return {name: said[name] for name in SAID if isinstance(said, dict) and said.get(name) not in (None, "", {})}

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
 from poise.cli import main
 from poise.datasets.log import Episode, Log
+from poise.datasets.picture import draw
 from poise.datasets.summary import ColumnSummary, summarize
+from poise.errors import DatasetError
+from poise.policies.collect import collect
 
 
 def episode(name: str, steps: int, **attributes) -> Episode:
@@ -41,3 +45,21 @@ def test_info_prints_the_columns_of_a_file(tmp_path, capsys):
     assert main(["data", "info", str(tmp_path / "a.hdf5"), "--json"]) == 0
     out = capsys.readouterr().out
     assert "1 episodes, 2 steps" in out and "obs/x" in out and '"action_low": [0.0]' in out
+
+
+def test_a_file_of_ours_says_units_and_where_it_comes_from_and_draws_a_picture(capsys):
+    collect("reach/fr3", "a.hdf5", episodes=2, noise=0.1)
+    assert main(["data", "info", "a.hdf5", "--plot", "a.png"]) == 0
+    out = capsys.readouterr().out
+    assert "joint_pos [rad]" in out and "task          reach/fr3" in out and "noise         0.1" in out
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["data", "info", "a.hdf5", "a.hdf5", "--plot", "a.png"]) == 2
+
+
+def test_cameras_are_drawn_and_a_log_without_a_step_is_refused():
+    rng = np.random.default_rng(0)
+    columns = {"obs/cam": rng.integers(0, 255, (9, 16, 16, 3), np.uint8), "actions": rng.normal(size=(9, 2))}
+    draw(Log(Path("x"), "npz", [Episode("demo_0", columns)]), "a.png")
+    assert Path("a.png").stat().st_size > 10_000
+    with pytest.raises(DatasetError, match="no step to draw"):
+        draw(Log(Path("x"), "npz", []), "b.png")
