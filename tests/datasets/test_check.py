@@ -317,3 +317,10 @@ def test_the_command_tells_counts_and_advice_and_its_code_says_whether_there_is_
     capsys.readouterr()
     assert main(["data", "check", "--rules"]) == 0
     assert all(name in capsys.readouterr().out for name in ("leakage",))
+
+
+def test_the_page_lists_every_rule_as_it_is():
+    page = (Path(__file__).parents[2] / "docs" / "data-check.md").read_text()
+    for one in chosen():
+        assert f"| `{one.name}` | {one.severity} | {one.meaning} | {one.advice} |" in page, one.name
+    assert page.count("\n| `") == len(chosen())
