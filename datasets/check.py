@@ -147,7 +147,7 @@ def check_log(log: Log, rules: Sequence[Rule]) -> Report:
             for one in rules:
                 if one.of_steps:
                     add(one, one.look(block))
-    except (DatasetError, OSError, RuntimeError, KeyError) as error:
+    except (DatasetError, OSError, RuntimeError) as error:
         add(RULES["unreadable"], [("", None, str(error).splitlines()[0])])
     return Report(str(log.path), len(log.episodes), log.steps, tuple(findings), counts)
 

@@ -57,25 +57,24 @@ class Collected:
 class RandomPolicy:
     """Actions drawn uniformly, for a data set to compare others with."""
 
-    def __init__(self, spec: Spec, seed: int, first: int = 0):
-        """first: the number of the first episode; each start of a collection draws actions of its own."""
+    def __init__(self, spec: Spec, seed: int):
         if spec.discrete:
             raise UsageError("random actions are drawn for continuous actions; this task has discrete ones")
-        self.spec, self._stream, self._calls = (
-            spec,
-            Stream(seed, f"collect/random/{first}" if first else "collect/random"),
-            0,
-        )
+        self.spec, self._stream = spec, Stream(seed, "collect/random")
         self.provenance: dict[str, Any] = {}
+        self.begin(np.zeros(0, int))
+
+    def begin(self, numbers: np.ndarray) -> None:
+        """The episodes of these numbers (N,) begin: an episode's actions follow from its number."""
+        self._numbers, self._steps = numbers, 0
 
     def initial_state(self, n: int) -> Mapping[str, Tensor]:
         return {}
 
     def act(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Actions (N, 1, A)."""
-        n = len(next(iter(obs.values())))
-        self._calls += 1
-        drawn = self._stream.uniform(np.arange(n), 0, self.spec.action_dim, self._calls)
+        drawn = self._stream.uniform(self._numbers, 0, self.spec.action_dim, self._steps)
+        self._steps += 1
         return torch.from_numpy(2.0 * drawn - 1.0).float()[:, None], state
 
 
@@ -112,7 +111,7 @@ def collect(
     env = make(task, num_envs or min(episodes, WORLDS), seed, randomize, threads)
     try:
         first = _first(out, seed, randomize) if append and os.path.exists(out) else 0
-        acting = _policy(policy, task, env, seed, first)
+        acting = _policy(policy, task, env, seed)
         origin = {"task": task, "policy": policy, "trained": acting.provenance, "noise": noise, "seed": seed,
                   "randomize": randomize, "only_success": only_success, **describe_machine(threads)}  # fmt: skip
         returns, lengths, successes = [], [], []
@@ -150,9 +149,9 @@ def _first(out: str | os.PathLike[str], seed: int, randomize: Any) -> int:
         return 1 + max((int(e.attributes.get("episode_seed", -1)) for e in file.log.episodes), default=-1)
 
 
-def _policy(name: str, task: str, env: VecEnv, seed: int, first: int) -> Any:
+def _policy(name: str, task: str, env: VecEnv, seed: int) -> Any:
     if name == "random":
-        return RandomPolicy(env.spec, seed, first)
+        return RandomPolicy(env.spec, seed)
     chosen = ExpertPolicy(task) if name == "expert" else load_policy(name)
     if name != "expert":
         require_same_spec(chosen.spec, env.spec, task)
@@ -184,6 +183,8 @@ def _episodes(env: VecEnv, policy: Any, noise: float, seed: int,
 def _round(env: VecEnv, policy: Any, noise: float, seed: int, numbers: np.ndarray, obs: Any) -> tuple[Arrays, Any]:
     """Columns (T, N, …) until the first episode of every world has ended, and which steps belong to it, (T, N)."""
     stream, state = Stream(seed, "collect/noise"), policy.initial_state(env.num_envs)
+    if isinstance(policy, RandomPolicy):
+        policy.begin(numbers)
     running = np.ones(env.num_envs, bool)
     rows: list[dict[str, Any]] = []
     counted: list[np.ndarray] = []

@@ -27,6 +27,13 @@ def test_a_file_depends_on_the_seed_and_not_on_how_many_worlds_made_it():
         assert a["attributes"]["episode_seed"] == b["attributes"]["episode_seed"]
 
 
+def test_random_actions_follow_from_the_number_of_an_episode():
+    collect("Hopper-v5", "a.hdf5", "random", episodes=3, seed=2, num_envs=3)
+    collect("Hopper-v5", "b.hdf5", "random", episodes=3, seed=2, num_envs=1)
+    for a, b in zip(episodes_of("a.hdf5"), episodes_of("b.hdf5"), strict=True):
+        assert np.array_equal(a["actions"], b["actions"])
+
+
 def test_successors_are_the_next_observations_and_the_last_step_ends_the_episode():
     collect("reach/fr3", "a.hdf5", episodes=2)
     for e in episodes_of("a.hdf5"):
