@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from ..datasets.check import quick_errors
+from ..datasets.convert import narrowed
 from ..datasets.file_hash import sha256
 from ..datasets.offline import OfflineDataset, load, split_filter
-from ..datasets.open_log import located
+from ..datasets.open_log import located, open_log
 from ..errors import DatasetError, UsageError
 from ..normalizer import Normalizer
 from ..sim.make import make
@@ -29,6 +31,7 @@ from .run import Progress, Run, RunResult, choose_device, new_run_folder, torch_
 from .run_folder import RunFolder, describe_machine, read_config
 from .run_settings import FitSettings
 
+CHECKED = 2 << 30  # bytes up to which a file is looked through before anything is learned from it
 TOGETHER = 32  # updates between two looks at whether to log or to stop
 
 
@@ -70,6 +73,9 @@ def fit(
                                    "label": run.label}  # fmt: skip
         if run.memory:
             options["memory"] = run.memory
+        if run.check and not resume:
+            for name in (*data, *valid):
+                _require_sound(name)
         learned = load(data, device=device, weights=weights, **options)
         held_out = load(valid, device=device, **options) if valid else None
         facts = _facts(learned, chosen.settings, device)
@@ -140,6 +146,17 @@ class _Fitting(Run):
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+def _require_sound(name: str) -> None:
+    """Raise DatasetError where `poise data check` finds an error in a file, unless it is too large to look through."""
+    path, filter = split_filter(name)
+    if (place := Path(path)).is_file() and place.stat().st_size > CHECKED:
+        return
+    with open_log(path) as log:
+        if errors := quick_errors(narrowed(log, filter) if filter else log):
+            raise DatasetError(f"{path} would spoil what is learned from it: {errors[0]}. `poise data check {path}` "
+                               f"tells all; --set check=false goes on all the same")  # fmt: skip
 
 
 def _task_spec(task: str | None) -> Spec | None:

@@ -53,6 +53,7 @@ class FitSettings(LoopSettings):
 
     steps: int = setting(100_000, "Updates; the total, also when resuming.")
     randomize: str = setting("none", "Dynamics of the evaluations: none, default (the task's own ranges), or a FILE.")
+    check: bool = setting(True, "Whether files are looked through first, and refused where an error is found.")
     ends: str = setting("", "What ends of unknown kind in a file are: terminated or truncated.")
     actions: str = setting(
         "checked", "Actions beyond [-1, 1]: checked refuses them, clip clips, scale scales all by the data's range."

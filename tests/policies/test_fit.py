@@ -110,9 +110,14 @@ def test_the_command_fits_resumes_and_ends_with_json(demos, capsys):
     assert "batch_size" in capsys.readouterr().out
 
 
-def test_a_learner_that_turns_to_nan_stops_the_fit(demos):
+def test_a_file_that_would_spoil_learning_is_refused_unless_told_to_go_on(demos):
     with h5py.File("bad.hdf5", "w") as copy, h5py.File(demos) as h5:
         h5.copy("data", copy)
-        copy["data/demo_0/actions"][3] = np.nan
-    with pytest.raises(Exception, match=r"not finite|NaN|nan"):
+        copy["data/demo_0/terminations"][3] = True
+    with pytest.raises(DatasetError, match=r"end-inside: demo_0, step 3.*--set check=false"):
         fit("bc", ["bad.hdf5"], out="run", settings=SHORT)
+    fit("bc", ["bad.hdf5"], out="told", settings={**SHORT, "check": False})
+    with h5py.File("bad.hdf5", "r+") as h5:
+        h5["data/demo_0/actions"][3] = np.nan
+    with pytest.raises(DatasetError, match="actions holds nan at step 3"):
+        fit("bc", ["bad.hdf5"], out="again", settings={**SHORT, "check": False})
