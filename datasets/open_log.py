@@ -80,8 +80,11 @@ def _found(path: Path) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS in place of the file, which `git lfs pull` fetches"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        with open_hdf5(path) as h5:
-            names = list(islice(h5, 7))
+        try:
+            with open_hdf5(path) as h5:
+                names = [str(name) for name in islice(h5, 7)]
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise DatasetError(f"{path} is a damaged HDF5 file: {error}") from None
         return f"an HDF5 file of {', '.join(names[:6]) or 'nothing'}{' …' * (len(names) > 6)}"
     return f"a file of {path.stat().st_size:,} bytes that begins with {head[:16]!r}"
 

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from ..errors import DatasetError
+from .hdf5_chunks import check_chunks
 
 DEPTH, ENTRIES = 32, 4_000_000
 METADATA = 1 << 20  # bytes of HDF5's cache of headers; by itself it grows to 32 MB, which take 200 MB of memory
@@ -30,12 +31,12 @@ class Stored:
     HDF5 spends 20 kB on every array that stays open, and a file of demonstrations holds ten for each episode.
     """
 
-    __slots__ = ("_file", "_name", "dtype", "shape", "size")
+    __slots__ = ("_checked", "_file", "_name", "dtype", "shape", "size")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, file: Any, name: bytes):
         """file: the low-level identifier of the open file, one for all its arrays."""
         self.shape, self.dtype, self.size = shape, dtype, math.prod(shape)
-        self._file, self._name = file, name
+        self._file, self._name, self._checked = file, name, False
 
     @property
     def array(self) -> Any:
@@ -59,12 +60,16 @@ class Stored:
         """What `take` makes of the h5py.Dataset.
 
         Raises:
-            DatasetError: the file is damaged there.
+            DatasetError: the file is damaged there, or a chunk inflates to more than it should.
         """
+        array = self.array
+        where = f"{self.filename}: {self._name.decode(errors='replace')}"
         try:
-            return take(self.array)
-        except (OSError, RuntimeError, KeyError, UnicodeError) as error:
-            where = f"{self.filename}: {self._name.decode(errors='replace')}"
+            if not self._checked:
+                check_chunks(array.id, where)
+                self._checked = True
+            return take(array)
+        except (OSError, RuntimeError, KeyError, UnicodeError, MemoryError) as error:
             raise DatasetError(f"{where} cannot be read, the file is damaged: {error}") from None
 
 
@@ -204,6 +209,9 @@ def check_dataset(array: Any, path: Path, name: str) -> tuple[tuple[int, ...], n
     properties = array.get_create_plist()
     if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count() > 0:
         raise DatasetError(f"{path}: {name} shows the bytes of other files, which Poise does not follow")
+    kind = array.get_type()
+    if isinstance(kind, h5py.h5t.TypeVlenID) and kind.encode()[3] & 0x0F != 0:  # HDF5 itself crashes where it reads it
+        raise DatasetError(f"{path}: {name} is of a damaged type")
     dtype = array.dtype
     text = h5py.check_string_dtype(dtype) is not None
     if dtype.kind not in "biufcS" and not text and h5py.check_vlen_dtype(dtype) != np.uint8:  # coded pictures
@@ -226,12 +234,14 @@ def attributes_of(item: Any, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         for name in item.attrs:
+            if isinstance(item.attrs.get_id(name).get_type(), h5py.h5t.TypeVlenID):
+                raise DatasetError(f"{path}: the attribute {name!r} of {item.name} is a list of lists of any length")
             value = item.attrs[name]
             dtype = getattr(value, "dtype", None)
             texts = dtype is not None and dtype.kind == "O" and all(isinstance(v, str) for v in value.reshape(-1))
             if isinstance(value, h5py.Empty) or not (dtype is None or dtype.kind in "biufcSU" or texts):
                 raise DatasetError(f"{path}: the attribute {name!r} of {item.name} is neither number nor text")
             found[name] = value
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, MemoryError) as error:
         raise DatasetError(f"{path}: the attributes of {item.name} are damaged: {error}") from None
     return found

@@ -71,7 +71,7 @@ def read(path: Path) -> Log:
 
 def _read(h5: Any, path: Path) -> Log:
     if not isinstance(h5.get("data"), h5py.Group):
-        raise DatasetError(f"{path} has no group 'data'; found {', '.join(h5) or 'nothing'}")
+        raise DatasetError(f"{path} has no group 'data'; found {', '.join(map(str, h5)) or 'nothing'}")
     arrays = datasets_of(h5, path)
     attributes = _unpacked(attributes_of(h5["data"], path))
     made = json.loads(str(attributes.pop(MADE, "[]")))

@@ -172,3 +172,15 @@ def test_robomimics_own_loader_reads_what_we_write(tmp_path):
         assert np.array_equal(theirs[5]["next_obs"]["pos"], second["next_obs/pos"][:][[2, 3, 3]])
         assert theirs[5]["pad_mask"].ravel().tolist() == [True, True, False]
     theirs.close_and_delete_hdf5_handle()
+
+
+def test_a_list_of_a_kind_that_hdf5_does_not_have_is_refused_before_hdf5_crashes_on_it(tmp_path):
+    """One bit of the type's kind: the library follows it to no function at all."""
+    path = write(tmp_path / "a.hdf5", note="some text")
+    with h5py.File(path) as h5:
+        kind = h5["data"].attrs.get_id("note").get_type().encode()[2:6]
+    data = path.read_bytes()
+    assert kind[1] & 0x0F == 1 and kind in data
+    path.write_bytes(data.replace(kind, kind[:1] + bytes([kind[1] | 4]) + kind[2:]))
+    with pytest.raises(DatasetError, match="is a list of lists of any length"):
+        open_log(path, "robomimic")
