@@ -73,6 +73,8 @@ def _found(path: Path) -> str:
     if path.is_dir():
         names = sorted(p.name for p in islice(path.iterdir(), 1000))
         return f"a folder of {', '.join(names[:6]) or 'nothing'}{' …' * (len(names) > 6)}"
+    if not path.is_file():
+        return "neither a file nor a folder"
     from .safe_hdf5 import open_hdf5
 
     with path.open("rb") as file:
