@@ -25,6 +25,7 @@ PAGES = [
     "docs/sac.md",
     "docs/demos.md",
     "docs/data.md",
+    "docs/datasets.md",
     "docs/fit.md",
     "docs/policy-gradients.md",
     "docs/tabular.md",

@@ -33,6 +33,7 @@ MADE, REAL_NAME, EXTRAS, JSON = "poise_made", "poise_name", "poise_extras", "poi
 GYM = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
 LARGE = 60_000  # bytes of an attribute, of which HDF5 takes 64 kB
 APART = "initial_state/"  # arrays below this are of an episode, not of its steps
+ARRAYS = "poise_arrays"  # attribute of an episode: which other arrays are so too
 
 
 def recognize(path: Path) -> bool:
@@ -85,6 +86,8 @@ def _read(h5: Any, path: Path) -> Log:
               if name.startswith(f"{EXTRAS}/")}  # fmt: skip
     if beyond := sorted({name.partition("/")[0] for name in arrays} - {"data", "mask", EXTRAS}):
         notes.append(f"{', '.join(beyond)}: no part of this layout, and not read")
+    if len(h5.attrs):
+        notes.append(f"{', '.join(map(str, h5.attrs))} at the root: no attributes of this layout, and not read")
     return Log(path, "robomimic", episodes, attributes, filters, extras, tuple(notes), h5.close)
 
 
@@ -102,7 +105,8 @@ def _episodes(data: Any, path: Path, arrays: Mapping[str, Any], made: list[str])
     for demo in sorted(columns, key=lambda name: int(name.removeprefix("demo_"))):
         attributes = _unpacked(attributes_of(data[demo], path))
         names[demo] = str(attributes.pop(REAL_NAME, demo))
-        steps = {k: c for k, c in columns[demo].items() if c.shape and not k.startswith(APART) and k not in made}
+        own = {*made, *json.loads(str(attributes.pop(ARRAYS, "[]")))}
+        steps = {k: c for k, c in columns[demo].items() if c.shape and not k.startswith(APART) and k not in own}
         attributes |= {k: c[()] for k, c in columns[demo].items() if k not in steps and k not in made}
         episode = Episode(names[demo], steps, attributes)
         said = attributes.pop("num_samples") if "num_samples" in made else attributes.get("num_samples", episode.steps)
@@ -175,7 +179,11 @@ def write_plain(path: Path, log: Log, attributes: Mapping[str, Any], *, dones: b
             group = data.create_group(names[episode.name])
             renamed = {} if names[episode.name] == episode.name else {REAL_NAME: episode.name}
             counted = {"num_samples": episode.steps} if num_samples else {}
-            _store(group, counted | dict(episode.attributes) | renamed)
+            own = [
+                k for k, v in episode.attributes.items() if _as_array(k, v) and np.ndim(v) and not k.startswith(APART)
+            ]
+            told = {ARRAYS: json.dumps(own)} if own else {}
+            _store(group, counted | dict(episode.attributes) | renamed | told)
             _write_columns(group, episode, dones)
         for name, members in log.filters.items():
             if not name or "/" in name:
@@ -201,11 +209,16 @@ def _write_columns(group: Any, episode: Episode, dones: bool) -> None:
         group.create_dataset("dones", data=either.astype(np.uint8))
 
 
+def _as_array(name: str, value: Any) -> bool:
+    """Whether an attribute becomes an array of the file."""
+    return "/" in name and isinstance(value, np.ndarray | np.generic)
+
+
 def _store(group: Any, attributes: Mapping[str, Any]) -> None:
     """Attributes as HDF5 has them, arrays of an episode as datasets, and what HDF5 has no type for as JSON."""
     for name, value in attributes.items():
         plain = isinstance(value, str | int | float | np.generic | np.ndarray)
-        if "/" in name and isinstance(value, np.ndarray | np.generic):
+        if _as_array(name, value):
             group.create_dataset(name, data=value)
         elif plain and getattr(value, "nbytes", 0) < LARGE and getattr(value, "dtype", np.dtype(int)).kind != "O":
             group.attrs[name] = value

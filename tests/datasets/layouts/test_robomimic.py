@@ -117,7 +117,13 @@ def test_a_wrong_num_samples_is_noted_and_an_odd_name_refused(tmp_path):
 def test_what_robomimic_insists_on_is_added_said_and_taken_out_again(tmp_path):
     columns = {"obs/x": np.zeros((2, 3)), "actions": np.zeros((2, 1)), "terminations": np.array([False, True]),
                "truncations": np.array([False, False])}  # fmt: skip
-    odd = {"note": None, "list": [1, 2.5, "x"], "big": np.zeros(20_000)}
+    odd = {
+        "note": None,
+        "list": [1, 2.5, "x"],
+        "big": np.zeros(20_000),
+        "init/qpos": np.arange(2.0),
+        "init/t": np.int8(3),
+    }
     log = Log(
         tmp_path,
         "npz",
@@ -139,6 +145,7 @@ def test_what_robomimic_insists_on_is_added_said_and_taken_out_again(tmp_path):
             and set(episode.columns) == set(columns)
             and dict(again.attributes) == {"source": "lab"}
         )
+        assert episode.attributes["init/qpos"].tolist() == [0.0, 1.0] and episode.attributes["init/t"] == 3
         assert episode.attributes["note"] is None and episode.attributes["list"] == [1, 2.5, "x"]
         assert np.array_equal(episode.attributes["big"], np.zeros(20_000)) and again.filters == {"good": ("first",)}
         assert again.extras["a/b"].tolist() == [0, 1, 2]
