@@ -59,6 +59,15 @@ def _tabletop(module: str, cls: str, robot: str) -> Callable[..., Task]:
     return factory
 
 
+def _station(module: str, cls: str, robot: str) -> Callable[..., Task]:
+    """The factory of a task at a stand: camera=front|side shows where it is, mjcf=FILE is another arm."""
+
+    def factory(camera: str = "", mjcf: str = "") -> Task:
+        return getattr(importlib.import_module(f".tasks.{module}", __package__), cls)(robot, camera, mjcf)
+
+    return factory
+
+
 def _gymnasium(module: str, name: str) -> Callable[[], Task]:
     """The factory of one of Gymnasium's MuJoCo tasks in our own engine."""
     return lambda: getattr(importlib.import_module(f".tasks.{module}", __package__), name.removesuffix("-v5"))()
