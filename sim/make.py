@@ -97,7 +97,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "reach/planar": lambda: _planar(camera=True),
     "reach/planar-state": lambda: _planar(camera=False),
     **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _TABLETOP for robot in ROBOTS},
-    **{f"{task}/{robot}": _tabletop(module, cls, robot) for task, module, cls in _STATIONS for robot in _STATION_ARMS},
+    **{f"{task}/{robot}": _station(module, cls, robot) for task, module, cls in _STATIONS for robot in _STATION_ARMS},
     **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
     "valve/claw": _valve,
 }
