@@ -23,6 +23,7 @@ import numpy as np
 from ..errors import DatasetError, unknown_name
 from .log import Column, Episode, Log, Rows
 from .open_log import open_log
+from .safe_hdf5 import open_hdf5
 
 ERROR, WARNING = "error", "warning"
 BLOCK = 192 << 20  # bytes read at once
@@ -222,18 +223,10 @@ def _unreadable(path: str | os.PathLike[str], message: str) -> Report:
             head = file.read(64)
         if head.startswith(b"version https://git-lfs"):
             name, message = "lfs-pointer", f"{place} is a pointer of Git LFS: fetch the data with git lfs pull"
-        elif head.startswith(b"\x89HDF") and "truncated" in (said := _opened(place)):
-            name, message = "half-copy", f"{place}: {said}"
+        elif head.startswith(b"\x89HDF"):
+            try:
+                open_hdf5(place).close()
+            except DatasetError as error:
+                name, message = "half-copy" if "truncated" in str(error) else name, str(error)
     finding = Finding(name, ERROR, "", None, message)
     return Report(str(path), 0, 0, (finding,), {name: 1})
-
-
-def _opened(path: Path) -> str:
-    """What HDF5 says when it opens the file; nothing where it can."""
-    import h5py
-
-    try:
-        h5py.File(path, "r").close()
-    except OSError as error:
-        return str(error)
-    return ""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..log import Column
+from ..log import Column, Episode
 
 
 class Part:
@@ -94,3 +94,18 @@ class Decoded:
             row = range(self.shape[0])[rows]
             return self._decode(row, row + 1)[0]
         return self._decode(0, self.shape[0])[rows]
+
+
+def alike(episodes: Sequence[Episode]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Column -> (shape of a row, type), of those that every episode has alike, a row a step."""
+    first = episodes[0].columns if episodes else {}
+    return {
+        name: (tuple(column.shape[1:]), column.dtype)
+        for name, column in first.items()
+        if all(
+            name in e.columns
+            and e.columns[name].dtype == column.dtype
+            and tuple(e.columns[name].shape) == (e.steps, *column.shape[1:])
+            for e in episodes
+        )
+    }

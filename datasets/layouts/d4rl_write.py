@@ -27,6 +27,7 @@ from ...errors import DatasetError
 from ..log import Log
 from ..log_spec import is_image
 from ..packed import pack
+from .columns import alike
 
 KEPT = "metadata/poise"
 FORMAT = 1
@@ -82,19 +83,8 @@ def _plan(log: Log) -> dict[str, Parts]:
 
 
 def _uniform(log: Log) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Column -> (shape of a row, type), of those that every episode has alike, a row a step."""
-    first = log.episodes[0]
-    return {
-        name: (tuple(column.shape[1:]), column.dtype)
-        for name, column in first.columns.items()
-        if column.dtype.kind in "biufcS"
-        and all(
-            name in e.columns
-            and e.columns[name].dtype == column.dtype
-            and tuple(e.columns[name].shape) == (e.steps, *column.shape[1:])
-            for e in log.episodes
-        )
-    }
+    """Column -> (shape of a row, type), of those of numbers or bytes that every episode has alike."""
+    return {name: form for name, form in alike(log.episodes).items() if form[1].kind in "biufcS"}
 
 
 def _observations(log: Log, uniform: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> list[str]:

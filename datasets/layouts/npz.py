@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import DatasetError
 from ..log import Episode, Log
 from ..packed import pack, unpack
+from .columns import alike
 from .paths import NAMES, split_flat
 
 RATIO = 1100  # deflate cannot shrink further than 1032 times
@@ -64,17 +65,14 @@ def read(path: Path) -> Log:
     if not marked.any() or not marked[-1]:
         notes.append("the last row is marked as no end: the last episode counts as cut off there")
         stops = np.append(stops, rows)
-    if ends and set(flat) & {"dones"} and "terminals" in arrays and _ogbench(arrays, marked):
+    if "dones" in flat and "terminals" in arrays and _ogbench(arrays):
         return _without_last_rows(path, flat, stops, extras, notes)
     return Log(path, "npz", split_flat(flat, stops), extras=extras, notes=tuple(notes))
 
 
 def write(path: Path, log: Log) -> list[str]:
     """Write our own form; columns that episodes have in other forms are kept one by one."""
-    first = log.episodes[0].columns if log.episodes else {}
-    together = [name for name, c in first.items() if all(
-        name in e.columns and e.columns[name].dtype == c.dtype and e.columns[name].shape[1:] == c.shape[1:]
-        and e.columns[name].shape[0] == e.steps for e in log.episodes)]  # fmt: skip
+    together = list(alike(log.episodes))
     arrays: dict[str, Any] = {name: np.concatenate([np.asarray(e.columns[name][:]) for e in log.episodes])
                               for name in together}  # fmt: skip
     for i, episode in enumerate(log.episodes):
@@ -135,7 +133,7 @@ def _imitation(path: Path, arrays: dict[str, np.ndarray], notes: list[str]) -> L
     return Log(path, "npz", episodes, notes=tuple(notes))
 
 
-def _ogbench(arrays: dict[str, np.ndarray], marked: np.ndarray) -> bool:
+def _ogbench(arrays: dict[str, np.ndarray]) -> bool:
     """Whether the marked rows hold the last observation of a trajectory: no next_observations, qpos of every row."""
     return {"qpos", "qvel"} <= set(arrays) and "next_observations" not in arrays and "rewards" not in arrays
 

@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..check import FRAMES, WARNING, Block, Found, is_picture, rule
 
 
-def _frames(block: Block) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """(episode, camera, rows, frames (F, …)) of every camera."""
-    kept = block.notes.setdefault("frames", {})
-    for e in block.episodes:
-        for name, column in e.columns.items():
-            if is_picture(column) and name.startswith("obs/"):
-                rows = np.unique(np.linspace(0, e.steps - 1, min(FRAMES, e.steps)).astype(int))
-                if (e.name, name) not in kept:
-                    kept.clear()
-                    kept[e.name, name] = np.stack([np.asarray(column[int(r) : int(r) + 1])[0] for r in rows])
-                yield e.name, name, rows, kept[e.name, name]
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of one camera in one episode; F frames."""
+
+    episode: str
+    name: str
+    rows: np.ndarray  # (F,) steps looked at
+    dark: np.ndarray  # (F,) bool
+    flat: np.ndarray  # (F,) bool: one colour, and not black
+    frozen: bool
+
+
+def _looks(block: Block) -> list[_Look]:
+    """One look at every camera, for all the rules: frames are read once."""
+    kept = block.notes.setdefault("looks", {})
+    if kept.get("columns") is not block.columns:
+        kept["columns"] = block.columns
+        kept["looks"] = [
+            _look(e.name, name, column, e.steps)
+            for e in block.episodes
+            for name, column in e.columns.items()
+            if name.startswith("obs/") and is_picture(column)
+        ]
+    return kept["looks"]
+
+
+def _look(episode: str, name: str, column, steps: int) -> _Look:
+    rows = np.unique(np.linspace(0, steps - 1, min(FRAMES, steps)).astype(int))
+    frames = np.stack([np.asarray(column[int(r) : int(r) + 1])[0] for r in rows])
+    pixels, bytes_ = frames.reshape(len(frames), -1), frames.dtype == np.uint8
+    dark = pixels.max(1) <= (8 if bytes_ else 0.03)
+    flat = (np.ptp(pixels, axis=1) <= (1 if bytes_ else 0.004)) & (pixels.max(1) > (8 if bytes_ else 0.03))
+    frozen = len(frames) > 3 and bool((frames == frames[:1]).all()) and np.ptp(frames) > 0
+    return _Look(episode, name, rows, dark, flat, bool(frozen))
+
+
+def _first(look: _Look, seen: np.ndarray) -> Found:
+    if seen.any():
+        yield (
+            look.episode,
+            int(look.rows[np.argmax(seen)]),
+            f"{look.name}: {int(seen.sum())} of {len(seen)} frames looked at",
+        )
 
 
 @rule("black-image", WARNING, "A picture is black.", "the camera was not ready, or was covered", of_steps=True)
 def black_image(block: Block) -> Found:
-    for episode, name, rows, frames in _frames(block):
-        dark = frames.reshape(len(frames), -1).max(1) <= (8 if frames.dtype == np.uint8 else 0.03)
-        if dark.any():
-            yield episode, int(rows[np.argmax(dark)]), f"{name}: {int(dark.sum())} of {len(rows)} frames looked at"
+    for look in _looks(block):
+        yield from _first(look, look.dark)
 
 
 @rule("flat-image", WARNING, "A picture has one colour.", "the camera shows nothing", of_steps=True)
 def flat_image(block: Block) -> Found:
-    for episode, name, rows, frames in _frames(block):
-        flat, bytes_ = frames.reshape(len(frames), -1), frames.dtype == np.uint8
-        same = (np.ptp(flat, axis=1) <= (1 if bytes_ else 0.004)) & (flat.max(1) > (8 if bytes_ else 0.03))
-        if same.any():
-            yield episode, int(rows[np.argmax(same)]), f"{name}: {int(same.sum())} of {len(rows)} frames looked at"
+    for look in _looks(block):
+        yield from _first(look, look.flat)
 
 
 @rule(
@@ -47,6 +74,6 @@ def flat_image(block: Block) -> Found:
     of_steps=True,
 )
 def frozen_image(block: Block) -> Found:
-    for episode, name, _, frames in _frames(block):
-        if len(frames) > 3 and (frames == frames[:1]).all() and np.ptp(frames) > 0:
-            yield episode, None, f"{name} in all {len(frames)} frames looked at"
+    for look in _looks(block):
+        if look.frozen:
+            yield look.episode, None, f"{look.name} in all {len(look.rows)} frames looked at"

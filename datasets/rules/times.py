@@ -23,6 +23,13 @@ def _clocks(block: Block) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             yield name, np.diff(clock.reshape(-1).astype(np.float64)), block.inside()[:-1]
 
 
+def _late(block: Block, name: str, steps: np.ndarray, bad: np.ndarray, usual: float) -> Found:
+    """The steps (S,) that took too long by a clock."""
+    for episode, row, count in first_rows(block, bad):
+        first = steps[bad[:-1]][0]
+        yield episode, row, f"{name}: {count} steps, the first of {first:.3g} s; usually {usual:.3g} s"
+
+
 def _usual(steps: np.ndarray, inside: np.ndarray) -> float:
     return float(np.median(steps[inside])) if inside.any() else 0.0
 
@@ -49,8 +56,7 @@ def dropped_frame(block: Block) -> Found:
             continue
         times = steps / usual
         bad = np.append(inside & (times > 1.8) & (times < 20) & (np.abs(times - np.round(times)) < 0.15), False)
-        yield from ((e, t, f"{name}: {n} steps, the first of {steps[bad[:-1]][0]:.3g} s; usually {usual:.3g} s")
-                    for e, t, n in first_rows(block, bad))  # fmt: skip
+        yield from _late(block, name, steps, bad, usual)
 
 
 @rule(
@@ -64,8 +70,7 @@ def time_gap(block: Block) -> Found:
     for name, steps, inside in _clocks(block):
         usual = _usual(steps, inside)
         bad = np.append(inside & (steps >= 20 * usual), False) if usual > 0 else np.zeros(len(steps) + 1, bool)
-        yield from ((e, t, f"{name}: {n} steps, the first of {steps[bad[:-1]][0]:.3g} s; usually {usual:.3g} s")
-                    for e, t, n in first_rows(block, bad))  # fmt: skip
+        yield from _late(block, name, steps, bad, usual)
 
 
 @rule("jitter", WARNING, "Periods vary by more than a fifth.", "the control rate was not kept", of_steps=True)

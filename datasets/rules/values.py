@@ -210,10 +210,10 @@ def equal_held_out(block: Block) -> Found:
 
 def _equal(block: Block) -> list[tuple[str, str]]:
     """(episode, an earlier one that equals it in actions and observations)."""
-    done = block.notes.setdefault("equal", {})
-    if block.first[0] in done.get("blocks", {}) and done["blocks"][block.first[0]] is block.columns:
+    done = block.notes.setdefault("equal", {"hashes": {}})
+    if done.get("columns") is block.columns:  # the other rule asked before
         return done["found"]
-    seen, found = done.setdefault("hashes", {}), []
+    seen, found = done["hashes"], []
     columns = [c for name, c in sorted(block.columns.items()) if name == "actions" or name.startswith("obs/")]
     for i, (first, last) in enumerate(zip(block.first, block.last, strict=True)):
         digest = hashlib.blake2b(digest_size=16)
@@ -222,5 +222,5 @@ def _equal(block: Block) -> list[tuple[str, str]]:
         other = seen.setdefault(digest.digest(), block.episodes[i].name)
         if other != block.episodes[i].name and columns and last > first:
             found.append((block.episodes[i].name, other))
-    done["blocks"], done["found"] = {block.first[0]: block.columns}, found
+    done["columns"], done["found"] = block.columns, found
     return found
