@@ -7,6 +7,7 @@ is SI units and the joint order of the RobotSpec. It keeps no limits: the superv
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,9 @@ class Reading(NamedTuple):
     joint_pos: np.ndarray  # (n,) float64, measured [rad]
     joint_vel: np.ndarray  # (n,) float64, measured [rad/s]
     joint_pos_target: np.ndarray  # (n,) float64, the pose that the device is holding or following [rad]
+    gripper_pos: float = math.nan  # measured [unit of RobotSpec.gripper]; NaN where there is none
+    joint_effort: np.ndarray | None = None  # (n,) float64 [N m], where the device tells
+    fault: str = ""  # the device's own latched fault by the device's name for it; "" none
 
 
 class Driver(Protocol):
@@ -35,7 +39,10 @@ class Driver(Protocol):
     realtime: bool  # False: time stands still between writes
 
     def open(self) -> None:
-        """Connect; the arm holds its present pose. Raises NotConnectedError."""
+        """Connect, and arm the device's own watchdog where it has one; the arm holds its present pose.
+
+        Raises NotConnectedError.
+        """
         ...
 
     def now(self) -> float:
@@ -46,8 +53,11 @@ class Driver(Protocol):
         """The newest reading; its arrays belong to the caller. Raises NotConnectedError."""
         ...
 
-    def write(self, joint_pos_target: np.ndarray) -> None:
-        """Send the joint positions (n,) [rad] for the next servo period."""
+    def write(self, joint_pos_target: np.ndarray, gripper_target: float | None = None) -> None:
+        """Send the joint positions (n,) [rad] for the next servo period, and where given the gripper's command.
+
+        Raises NotConnectedError.
+        """
         ...
 
     def brake(self) -> None:

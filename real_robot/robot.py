@@ -68,8 +68,9 @@ class Robot:
     def read(self) -> Reading:
         """The newest reading."""
         r = self._ask("read")
-        arrays = (np.asarray(r[name]) for name in ("joint_pos", "joint_vel", "joint_pos_target"))
-        return Reading(r["time"], r["device_time"], *arrays)
+        joint_pos, joint_vel, target = (np.asarray(r[name]) for name in ("joint_pos", "joint_vel", "joint_pos_target"))
+        effort = None if r["joint_effort"] is None else np.asarray(r["joint_effort"])
+        return Reading(r["time"], r["device_time"], joint_pos, joint_vel, target, r["gripper_pos"], effort, r["fault"])
 
     def truth(self) -> dict[str, np.ndarray]:
         """What only a simulated arm knows: joint_pos, joint_vel (n,), tool_pos (3,). Else empty."""

@@ -1,0 +1,182 @@
+"""EmulatedArm: an arm in MuJoCo under its own position controllers, as unlike the training worlds as a real arm is.
+
+It shares the robot's model file with the simulator and nothing else: its own time step and integrator, its own
+parameters (model error), sensor noise. The twin and every emulator of a vendor's protocol hold one.
+Legend: n joints; the gripper counts apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ...errors import UsageError, unknown_name
+from ...keyed import Stream
+from ...robots import ROBOTS, RobotSpec
+
+ASSETS = Path(__file__).resolve().parents[2] / "sim" / "assets"
+PHYSICS_DT = 0.001  # [s] training worlds step 0.005 with implicitfast
+SETTLE = 1000  # physics steps under the control box's hold before anybody connects
+
+
+@dataclass(frozen=True)
+class ArmOptions:
+    """How this arm differs from the model."""
+
+    mass: float = 1.0  # factor on every link's mass and inertia
+    damping: float = 1.0  # factor on the joints' damping
+    friction: float = 1.0  # factor on joint friction and on contact friction
+    friction_loss: float = 0.0  # [N m] dry friction added to every joint
+    gain: float = 1.0  # factor on the position controllers' gains
+    payload: float = 0.0  # [kg] added to the hand
+    noise: float = 0.0  # [rad] standard deviation of measured joint positions
+    velocity_noise: float = 0.0  # [rad/s] standard deviation of measured joint velocities
+    seed: float = 0  # of the noise
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "mass": (0.2, 5.0),
+    "damping": (0.0, 20.0),
+    "friction": (0.0, 20.0),
+    "friction_loss": (0.0, 20.0),
+    "gain": (0.1, 5.0),
+    "payload": (0.0, 3.0),
+    "noise": (0.0, 0.1),
+    "velocity_noise": (0.0, 1.0),
+    "seed": (0, 2**31 - 1),
+}
+WHOLE = ("seed", "realtime")
+Options = TypeVar("Options", bound=ArmOptions)
+
+
+def options_from(
+    texts: Mapping[str, str], kind: type[Options], ranges: Mapping[str, tuple[float, float]], what: str
+) -> Options:
+    """Options of an address or a command line as numbers, each inside its range.
+
+    Raises:
+        UsageError: an unknown option, something that is no number, or a number out of range.
+    """
+    values: dict[str, float] = {}
+    for name, text in texts.items():
+        if name not in ranges:
+            raise unknown_name(f"{what} option", name, ranges)
+        low, high = ranges[name]
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (name in WHOLE and value != int(value)):
+            number = "a whole number" if name in WHOLE else "a number"
+            raise UsageError(f"{what} option {name}={text}: expected {number} between {low:g} and {high:g}")
+        values[name] = value
+    return kind(**values)
+
+
+class EmulatedArm:
+    """The arm over a floor; before anybody connects, its control box has held it at home for a while."""
+
+    def __init__(self, robot: RobotSpec, options: ArmOptions | None = None):
+        import mujoco
+
+        if robot.name not in ROBOTS:
+            raise unknown_name("emulated arm", robot.name, ROBOTS)
+        self.robot, self.options = robot, options or ArmOptions()
+        self._mujoco, self.model = mujoco, _build(mujoco, robot, self.options)
+        self._data: Any = mujoco.MjData(self.model)
+        n = robot.num_joints
+        first = self.model.joint(robot.joints[0])
+        self._qpos, self._qvel = (slice(int(a), int(a) + n) for a in (first.qposadr[0], first.dofadr[0]))
+        actuator = self.model.actuator(robot.joints[0]).id
+        self._ctrl = slice(actuator, actuator + n)
+        self._data.qpos[self._qpos], self._data.ctrl[self._ctrl] = robot.home, robot.home
+        mujoco.mj_step(self.model, self._data, nstep=SETTLE)
+        self._settled = float(self._data.time)
+        self._rng = np.random.default_rng(Stream(int(self.options.seed), "twin/noise").integer(0, 0)[0])
+
+    @property
+    def time(self) -> float:
+        """Seconds of simulated time since it settled."""
+        return float(self._data.time) - self._settled
+
+    def command(self, joint_pos_target: np.ndarray) -> None:
+        """The pose (n,) [rad] that the joints' controllers follow from now on."""
+        self._data.ctrl[self._ctrl] = joint_pos_target
+
+    def command_gripper(self, target: float) -> None:
+        """The gripper's command [its unit], held to its range."""
+        gripper = self.robot.gripper
+        if gripper is None:
+            raise UsageError(f"{self.robot.name} has no gripper")
+        low, high = sorted((gripper.closed, gripper.open))
+        self._data.ctrl[self.model.actuator(gripper.actuator).id] = min(max(target, low), high)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in whole milliseconds."""
+        self._mujoco.mj_step(self.model, self._data, nstep=round(seconds / PHYSICS_DT))
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """Joint positions [rad] and velocities [rad/s] (n,) as the arm's encoders tell them."""
+        joint_pos, joint_vel = self.joint_pos, self.joint_vel
+        if self.options.noise:
+            joint_pos += self.options.noise * self._rng.standard_normal(len(joint_pos))
+        if self.options.velocity_noise:
+            joint_vel += self.options.velocity_noise * self._rng.standard_normal(len(joint_vel))
+        return joint_pos, joint_vel
+
+    # ---- what is true ------------------------------------------------------------------------
+
+    @property
+    def joint_pos(self) -> np.ndarray:
+        """(n,) [rad]"""
+        return self._data.qpos[self._qpos].copy()
+
+    @property
+    def joint_vel(self) -> np.ndarray:
+        """(n,) [rad/s]"""
+        return self._data.qvel[self._qvel].copy()
+
+    @property
+    def joint_effort(self) -> np.ndarray:
+        """(n,) torques of the joints' controllers, with what the model adds against gravity [N m]"""
+        return (self._data.qfrc_actuator + self._data.qfrc_gravcomp)[self._qvel]
+
+    @property
+    def tool_pos(self) -> np.ndarray:
+        """(3,) [m, base frame]"""
+        self._mujoco.mj_kinematics(self.model, self._data)
+        return self._data.site("tool").xpos.copy()
+
+    @property
+    def gripper_pos(self) -> float:
+        """Of the first finger [the gripper's unit]; NaN where there is none."""
+        gripper = self.robot.gripper
+        return float(self._data.joint(gripper.joints[0]).qpos[0]) if gripper else math.nan
+
+    def truth(self) -> dict[str, np.ndarray]:
+        """joint_pos, joint_vel (n,), tool_pos (3,)."""
+        return {"joint_pos": self.joint_pos, "joint_vel": self.joint_vel, "tool_pos": self.tool_pos}
+
+
+def _build(mujoco: Any, robot: RobotSpec, o: ArmOptions) -> Any:
+    """The compiled model: the arm over a floor, with these parameters."""
+    spec = mujoco.MjSpec.from_file(str(ASSETS / f"{robot.name}.xml"))
+    spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1])
+    spec.option.timestep, spec.option.integrator = PHYSICS_DT, mujoco.mjtIntegrator.mjINT_IMPLICIT
+    model = spec.compile()
+    model.body_mass *= o.mass
+    model.body_inertia *= o.mass
+    model.body_mass[model.body("hand").id] += o.payload
+    model.dof_damping *= o.damping
+    model.dof_frictionloss[: robot.num_joints] += o.friction_loss
+    model.dof_frictionloss *= o.friction
+    model.geom_friction *= o.friction
+    model.actuator_gainprm[:, 0] *= o.gain
+    model.actuator_biasprm[:, 1:3] *= o.gain
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model

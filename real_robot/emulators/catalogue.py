@@ -1,0 +1,27 @@
+"""The emulators by name; the module of each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...errors import UsageError, unknown_name
+from .arm import RANGES, ArmOptions, options_from
+from .emulator import Emulator
+
+Maker = Callable[[str, str, ArmOptions, bool], Emulator]  # host, link, options, virtual
+
+EMULATORS: dict[str, Maker] = {}
+
+
+def make(name: str, host: str, link: str, virtual: bool, settings: Sequence[str]) -> Emulator:
+    """The emulator of that name, not yet open.
+
+    Raises:
+        UsageError: no such emulator, or a setting that is not NAME=VALUE.
+    """
+    if name not in EMULATORS:
+        raise unknown_name("emulator", name, EMULATORS)
+    if wrong := [text for text in settings if "=" not in text]:
+        raise UsageError(f"--set {wrong[0]}: expected NAME=VALUE, such as mass=1.1")
+    texts = dict(text.split("=", 1) for text in settings)
+    return EMULATORS[name](host, link, options_from(texts, ArmOptions, RANGES, "emulator"), virtual)
