@@ -31,6 +31,7 @@ from ..spec import ActionTerm, ObsTerm, Spec
 from .channel import Channel
 from .driver import Driver, Reading
 from .drivers import driver_at
+from .following import Waypoints, add_points, follow
 from .match import check_match
 from .route import Trail
 from .supervisor import SAME, Code, Supervisor, Verdict
@@ -48,6 +49,7 @@ class ControlLoop:
         self.supervisor = Supervisor(driver.robot)
         self._trail = Trail(driver.robot)
         self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
+        self.waypoints = Waypoints()  # what `follow` goes by
         self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
         self._ended = self.is_lost = False
 
@@ -270,6 +272,9 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
                 check_match(runner.spec, loop.robot, _as_asked(runner.spec, goal))
                 for row in loop.episode(runner, goal, int(request["steps"])):
                     yield {"row": row}
+            case "follow":
+                for row in follow(loop, loop.waypoints, float(request["period"])):
+                    yield {"row": row}
             case "hold":
                 loop.hold()
             case "clear_fault":
@@ -342,7 +347,10 @@ def serve(channel: Channel, address: str) -> None:
         while (message := channel.receive(timeout=0.0)) is not None:
             if message["do"] in ("end", "stop"):
                 return str(message["do"])
-            waiting.append(message)
+            if message["do"] == "aim":
+                add_points(loop, loop.waypoints, message["points"])
+            else:
+                waiting.append(message)
         return ""
 
     loop.interrupted = interrupted
@@ -361,7 +369,7 @@ def serve(channel: Channel, address: str) -> None:
                 break
             elif request["do"] == "stop":  # answered by nothing but the status that the next answer carries
                 loop.stop()
-            elif request["do"] != "end":  # the job that this would end is over
+            elif request["do"] not in ("end", "aim"):  # the job that these are meant for is over
                 for reply in handle(loop, request):
                     channel.send(reply, wait=not driver.realtime)
     finally:

@@ -18,6 +18,7 @@ from ..errors import NotConnectedError
 from .channel import Channel
 from .control import ControlLoop, handle
 from .driver import Driver
+from .following import add_points
 
 START_WAIT, ANSWER_WAIT = 60.0, 10.0  # [s]
 QUICK = ("read", "truth", "status", "command", "modules")  # what is answered within a servo period or two
@@ -35,8 +36,8 @@ class Link(Protocol):
         """Rows, then one message with "done" or "error"."""
         ...
 
-    def post(self, word: str) -> None:
-        """Say "end" or "stop" from anywhere; nothing answers."""
+    def post(self, word: str, **more: Any) -> None:
+        """Say "end", "stop" or "aim" from anywhere; nothing answers."""
         ...
 
     def close(self) -> None: ...
@@ -62,8 +63,11 @@ class LocalLink:
             if self._take() == "stop":
                 self._loop.stop()
 
-    def post(self, word: str) -> None:
-        if self._busy:
+    def post(self, word: str, **more: Any) -> None:
+        if word == "aim":
+            if self._busy:
+                add_points(self._loop, self._loop.waypoints, more["points"])
+        elif self._busy:
             self._word = word
         elif word == "stop":
             self._loop.stop()
@@ -103,8 +107,8 @@ class ProcessLink:
             if "row" not in message:
                 return
 
-    def post(self, word: str) -> None:
-        self._send({"do": word})
+    def post(self, word: str, **more: Any) -> None:
+        self._send({"do": word, **more})
 
     def close(self) -> None:
         if self.process is None:

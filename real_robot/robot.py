@@ -10,7 +10,7 @@ Loading this imports neither torch nor mujoco. Legend: n joints.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,17 +126,26 @@ class Robot:
             )
         request = {"do": "episode", "policy": policy if in_hand else os.path.abspath(policy), "steps": steps,
                    "goal": {name: _plain(value) for name, value in goal.items()}}  # fmt: skip
-        answers = self._answers(request)
-        over = False
-        try:
-            for message in answers:
-                if over := "row" not in message:
-                    self._result(message)
-                else:
-                    yield message["row"]
-        finally:
-            if not over:
-                self._end(answers)
+        yield from self._rows(request)
+
+    def follow(self, period: float) -> Iterator[Message]:
+        """Follow what `aim` says until the loop over this is left or a stop is latched: a row each `period` [s].
+
+        A row holds time, joint_pos, joint_vel, joint_effort, gripper_pos and target as its period began, and now,
+        joint_pos_target (sent last), gripper_target, following (whether anything was aimed for), verdict (the worst)
+        and why, fault, device_fault and counts as it ended. See real_robot/following.py.
+        """
+        yield from self._rows({"do": "follow", "period": period})
+
+    def aim(self, target: Any, at: float, gripper: float | None = None) -> None:
+        """While following, from any thread: be at (n,) [rad] at a time on the clock of a row's `now` [s]."""
+        self.aim_along([(at, target, gripper)])
+
+    def aim_along(self, points: Sequence[tuple[float, Any, float | None]] | None) -> None:
+        """Several waypoints (at, target, gripper) in one go; None lets go, and the arm brakes at once."""
+        self._connected()
+        plain = None if points is None else [[at, _plain(target), gripper] for at, target, gripper in points]
+        self._link.post("aim", points=plain)
 
     def end(self) -> None:
         """End the episode that is running, from any thread; the arm brakes, nothing is latched."""
@@ -153,6 +162,20 @@ class Robot:
         self._ask("clear_fault")
 
     # ---- the line ----------------------------------------------------------------------------
+
+    def _rows(self, request: Message) -> Iterator[Message]:
+        """The rows of a job; leaving the loop over them ends it."""
+        answers = self._answers(request)
+        over = False
+        try:
+            for message in answers:
+                if over := "row" not in message:
+                    self._result(message)
+                else:
+                    yield message["row"]
+        finally:
+            if not over:
+                self._end(answers)
 
     def _ask(self, what: str, **arguments: Any) -> Any:
         (message,) = self._answers({"do": what, **arguments})
