@@ -20,7 +20,7 @@ from .cli_bench import bench_command
 from .cli_data import add_data
 from .cli_eval import EVAL_EXAMPLES, eval_command, expert, with_mjcf
 from .cli_fit import FIT_EXAMPLES, add_fit_options, fit_command
-from .cli_robot import DEPLOY_EXAMPLES, IDENTIFY_EXAMPLES, deploy_command, identify_command, robot_command
+from .cli_robot import DEPLOY_EXAMPLES, IDENTIFY_EXAMPLES, add_robot, deploy_command, identify_command
 from .cli_train import TRAIN_EXAMPLES, TrainHelp, train_command
 from .errors import PoiseError, UsageError
 
@@ -177,8 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--format", choices=("onnx",), default="onnx", help="onnx: one model, normalizer and state inside")
     p.add_argument("--out", metavar="FILE", help="where to; by default beside the policy, ending in .onnx")
 
-    p = add("robot", robot_command, "what Poise knows of arms")
-    p.add_argument("action", choices=("list",), help="list: the arms, their joints and limits")
+    add_robot(commands, common)
 
     p = add("bench", bench_command, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
     p.add_argument(

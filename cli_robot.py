@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from .errors import UsageError
 
 DEPLOY_EXAMPLES = """\
 examples:
@@ -67,7 +70,63 @@ def identify_command(options) -> dict[str, Any]:
     return {"log": options.log, "robot": robot.name, "out": options.out, **found.to_json()}
 
 
-def robot_command(options) -> dict[str, Any]:
+# ---- poise robot -------------------------------------------------------------------------------
+
+ROBOT_EXAMPLES = """\
+examples:
+  poise robot list                              the arms, their joints and limits
+  poise robot home twin:fr3                     move an arm to its home pose, slowly
+  poise robot emulate so101 --link /tmp/so101   an arm to try things on, by its vendor's protocol
+
+Moving an arm goes through the supervisor. It is not a safety-rated system: a real arm needs a hardware stop within
+reach."""
+
+HOME_EXAMPLES = """\
+examples:
+  poise robot home twin:fr3
+  poise robot home so101:/dev/ttyACM0 --speed 0.1
+
+Straight in joint space, or first back as the arm came, at a fraction of its limits of velocity and acceleration."""
+
+
+def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Register `poise robot` and everything below it."""
+    style = argparse.RawDescriptionHelpFormatter
+    p = commands.add_parser("robot", help="look at an arm, move it, steer it, emulate one", parents=[common],
+                            description=f"Look at an arm, move it, steer it, emulate one.\n\n{ROBOT_EXAMPLES}",
+                            formatter_class=style)  # fmt: skip
+    p.set_defaults(run=_robot_help(p))
+    actions = p.add_subparsers(title="actions", metavar="ACTION", parser_class=type(p))
+
+    def add(name: str, run: Any, help: str, description: str = "") -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=help, parents=[common], formatter_class=style,
+                                 description=f"{help[0].upper()}{help[1:]}.\n\n{description}")  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    add("list", _list, "list the arms, their joints and limits")
+
+    h = add("home", _home, "move an arm to its home pose, slowly, through the supervisor", HOME_EXAMPLES)
+    h.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
+    h.add_argument("--speed", type=float, default=0.1, metavar="X", help="fraction of the arm's limits (0.1)")
+
+    e = add("emulate", _emulate, "start an emulator of an arm, which runs until Ctrl-C")
+    e.add_argument("name", metavar="NAME", help="the arm, such as so101; an unknown name lists them")
+    e.add_argument("--host", default="127.0.0.1", help="loopback address to listen on, such as 127.0.0.5")
+    e.add_argument("--link", default="", help="name to give a serial line's end, such as /tmp/so101")
+    e.add_argument("--virtual", action="store_true", help="time passes with commands alone")
+    e.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="model error, such as mass=1.1")
+
+
+def _robot_help(parser: argparse.ArgumentParser) -> Any:
+    def run(options) -> dict[str, Any]:
+        parser.print_help()
+        raise UsageError("poise robot needs an action from the list above")
+
+    return run
+
+
+def _list(options) -> dict[str, Any]:
     """Print every arm that Poise knows."""
     from .robots import ROBOTS
 
@@ -80,3 +139,27 @@ def robot_command(options) -> dict[str, Any]:
             print(f"  {row[0]:<20}{row[1]:>10.4f}{row[2]:>9.4f}{row[3]:>8.2f}{row[4]:>8.1f}{row[5]:>7.1f}")
         rows.append({"name": name, "joints": list(robot.joints)})
     return {"robots": rows}
+
+
+def _home(options) -> dict[str, Any]:
+    """Move to the home pose, and print where the arm then stands."""
+    import numpy as np
+
+    from .real_robot.robot import Robot
+
+    with Robot(options.robot) as arm:
+        before = arm.read().joint_pos
+        arm.move_to(arm.spec.home, options.speed)
+        reading, home = arm.read(), np.array(arm.spec.home)
+        print(f"{'joint':<20}{'was [rad]':>10}{'is':>9}{'home':>9}")
+        for name, was, now, goal in zip(arm.spec.joints, before, reading.joint_pos, home, strict=True):
+            print(f"{name:<20}{was:>10.4f}{now:>9.4f}{goal:>9.4f}")
+        away = float(np.abs(reading.joint_pos - home).max())
+    return {"robot": options.robot, "joint_pos": reading.joint_pos.tolist(), "away": away}
+
+
+def _emulate(options) -> dict[str, Any]:
+    from .real_robot.emulators.__main__ import run
+
+    run(options.name, options.host, options.link, options.virtual, options.set)
+    return {"emulated": options.name}
