@@ -87,8 +87,8 @@ class OfflineDataset:
         self._weights = None if weights is None else checked_weights(weights, len(logs))
         self._index = StepIndex(parts)
         allowed = memory_allowed(memory, self.device)
-        store, self.in_files = make_store(parts, self._index, self.spec, self.device, allowed)
-        self._gather = Gather(store, self._index, self.spec, self.device, goal_reward)
+        self._store, self.in_files = make_store(parts, self._index, self.spec, self.device, allowed)
+        self._gather = Gather(self._store, self._index, self.spec, self.device, goal_reward)
         self._request: Sample | None = None  # the last that came, and what was made of it
         self._pool: Pool | None = None
 
@@ -113,12 +113,21 @@ class OfflineDataset:
         self._index.require_rewards()
         return self._index.returns(discount)
 
-    def blocks(self, rows: int = 8192) -> Iterator[Batch]:
-        """All steps in order, `rows` at a time, as imitation sees them: for statistics of what does not fit memory."""
-        request, rng = Sample(0, imitation=True), np.random.default_rng(0)
+    def blocks(self, rows: int = 8192, groups: Sequence[str] | None = None) -> Iterator[Batch]:
+        """All steps in order, `rows` at a time, as imitation sees them: for statistics of what does not fit memory.
+
+        groups: the observation groups to show, all unless told; cameras that nobody asks for are not read.
+        """
+        request, rng, gather = Sample(0, imitation=True), np.random.default_rng(0), self._gather
+        if groups is not None:
+            gather = Gather(self._store, self._index, self.spec.only(groups), self.device, None)
         pool = self._index.pool(request)
         for start in range(0, self.num_rows, rows):
-            yield self._gather(np.arange(start, min(start + rows, self.num_rows)), request, pool, rng)
+            yield gather(np.arange(start, min(start + rows, self.num_rows)), request, pool, rng)
+
+    def show(self, groups: Sequence[str]) -> None:
+        """Put no other observation groups into batches from now on: cameras that nobody looks at cost nothing then."""
+        self._gather = Gather(self._store, self._index, self.spec.only(groups), self.device, self._goal_reward)
 
     # ---- sampling ------------------------------------------------------------------------------
 

@@ -2,47 +2,72 @@
 
     deterministic   J = E[ mean_i (mu_i(s) - a_i)^2 ]                                    Pomerleau 1988
     gaussian        J = -E[ log N(a; mu(s), sigma(s)) ],  sigma in [e^-5, e^2]
+    gmm             J = -E[ log sum_m w_m N(a; mu_m(s), sigma_m(s)) ]                     mixture.py
     discrete        J = -E[ log softmax(f(s))_a ]
 
 Observations are normalized by the moments of the demonstrations, which travel in the policy file. Deployed is mu, or
-the likeliest choice.
+the likeliest mu_m, or the likeliest choice. With a camera the network sees its features beside the vectors, and each
+picture it learns from is shifted by a few pixels at random (random_shift.py).
 
-Legend: B batch, D inputs, A action, O outputs of the network: A, or 2 A (mu, log sigma), or the choices.
+Legend: B batch, D inputs, F features, A action, M components, O outputs of the network: A, or 2 A (mu, log sigma), or
+2 M A + M, or the choices.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..batch import Batch, Sample
+from ..errors import UsageError
+from ..history import stacked_shape
 from ..spec import Spec
 from .distributions import categorical_log_prob_and_gradient
-from .offline_core import DataFacts, Net, OfflineLearner, require_common
+from .encoder import Encoder
+from .learner import require_stacked_vectors
+from .mixture import likeliest_mean, mixture_nll
+from .offline_core import DataFacts, Net, OfflineLearner, numbered, require_common
+from .random_shift import random_shift
 from .settings import require, setting
 
 LOG_STD_LOW, LOG_STD_HIGH = -5.0, 2.0
+HEADS = ("deterministic", "gaussian", "gmm")
 
 
 @dataclass(frozen=True)
 class BCConfig:
     """Settings of behaviour cloning."""
 
-    head: Literal["deterministic", "gaussian"] = setting(
-        "deterministic", "What is fitted: deterministic, by squared error, or gaussian, by likelihood."
+    head: Literal["deterministic", "gaussian", "gmm"] = setting(
+        "deterministic", "What is fitted: deterministic, by squared error; gaussian or gmm, a mixture, by likelihood."
     )
+    modes: int = setting(5, "Gaussians of the mixture.")
+    min_std: float = setting(1e-4, "Smallest deviation of each of them.")
     hidden: tuple[int, ...] = setting((256, 256), "Sizes of the hidden layers, with ReLU between them.")
     learning_rate: float = setting(1e-3, "Step size of Adam at the start.")
     anneal: bool = setting(True, "Whether it falls to zero along a cosine over the run.")
     batch_size: int = setting(256, "Steps of the demonstrations per update.")
     normalize_obs: bool = setting(True, "Normalize observations by their mean and deviation in the demonstrations.")
+    camera: str = setting("", "Camera that it sees beside the vectors: its name, or auto for the only one.")
+    conv: tuple[tuple[int, int, int], ...] = setting(
+        ((16, 8, 4), (32, 4, 2), (32, 3, 1)), "Layers over the camera: channels, kernel, stride."
+    )
+    image_features: int = setting(64, "Numbers that the encoder of the camera hands on.")
+    random_shift: int = setting(4, "Pixels by which pictures are shifted at random in an update (DrQ); 0 for none.")
 
     def __post_init__(self) -> None:
-        require(self.head in ("deterministic", "gaussian"), "head", self.head, "deterministic or gaussian")
+        require(self.head in HEADS, "head", self.head, "deterministic, gaussian or gmm")
+        require(1 <= self.modes <= 1000, "modes", self.modes, "from 1 to 1000")
+        require(0 <= self.min_std < 1, "min_std", self.min_std, "0 or more, below 1")
+        require(len(self.conv) > 0 and all(len(x) == 3 and all(n > 0 for n in x) for x in self.conv), "conv", self.conv,
+                "[channels,kernel,stride],... of each layer, all above 0")  # fmt: skip
+        require(self.image_features >= 1, "image_features", self.image_features, "at least 1")
+        require(self.random_shift >= 0, "random_shift", self.random_shift, "0 or more")
         require_common(self)
 
 
@@ -53,44 +78,104 @@ class BC(OfflineLearner):
 
     def __init__(self, spec: Spec, config: BCConfig, facts: DataFacts, seed: int,
                  device: torch.device | str = "cpu", planned_steps: int = 0):  # fmt: skip
-        self.head = "argmax" if spec.discrete else "clip"
+        self.fitted = "discrete" if spec.discrete else config.head
+        self.head = {"discrete": "argmax", "gmm": "mixture"}.get(self.fitted, "clip")
+        self.camera = chosen_camera(spec, config.camera)
         super().__init__(spec, config, facts, seed, device, planned_steps)
         self.request = Sample(config.batch_size, imitation=True)
-        outputs = self.sizes[-1] * (2 if config.head == "gaussian" and not spec.discrete else 1)
-        self.actor = Net(1, [*self.sizes[:-1], outputs], self.weights, self.device)
+        beyond = {"gaussian": spec.action_dim, "gmm": config.modes * spec.action_dim}.get(self.fitted, 0)  # deviations
+        self.actor = Net(1, [*self.sizes[:-1], self.sizes[-1] + beyond], self.weights, self.device)
+        self.encoder: Encoder | None = None
+        if self.camera:
+            shape = stacked_shape(spec, self.camera)
+            self.encoder = Encoder(self.network()["conv"], shape, self.weights, self.device)
+            self.reads = (*self.groups, self.camera)
+
+    def require(self, spec: Spec) -> None:
+        if not self.camera:
+            require_stacked_vectors(spec, self.name, "bc/image learns from cameras")
 
     @torch.no_grad()
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step down J."""
-        c, x = self.config, self.inputs(batch.obs)
+        c, x = self.config, self._seen(batch.obs, learning=True)
         out, hidden = self.actor(x)
         loss, d_out = self._loss(out[0], batch.action)
         rate = self.annealed(c.learning_rate, self.actor.steps) if c.anneal else c.learning_rate
+        d_features = None
+        if self.encoder is not None:
+            d_features = self.actor.input_gradient(hidden, d_out[None], x.shape[1] - c.image_features)
         self.actor.descend(x, hidden, d_out[None], rate)
+        if self.encoder is not None and d_features is not None:
+            self.encoder.descend(d_features, self.actor.steps, rate)
         return {"policy/loss": loss}
 
     @torch.no_grad()
     def score(self, batch: Batch) -> dict[str, Tensor]:
         """How well held-out demonstrations (B) are imitated: J, and the mean absolute error of actions."""
-        out, _ = self.actor(self.inputs(batch.obs))
+        out, _ = self.actor(self._seen(batch.obs, learning=False))
         loss, _ = self._loss(out[0], batch.action)
         if self.spec.discrete:
             return {"loss": loss, "accuracy": (out[0].argmax(-1, keepdim=True) == batch.action).float().mean()}
-        mean = out[0][:, : self.spec.action_dim].clamp(-1.0, 1.0)
+        shown = out[0][:, : self.sizes[-1]]
+        mean = likeliest_mean(shown, self.config.modes) if self.fitted == "gmm" else shown.clamp(-1.0, 1.0)
         return {"loss": loss, "action_error": (mean - batch.action).abs().mean()}
+
+    def _seen(self, obs: Mapping[str, Tensor], learning: bool) -> Tensor:
+        """What the perceptron reads (B, D): the vectors, normalized, and behind them the camera's features."""
+        if self.encoder is None:
+            return self.inputs(obs)
+        image = obs[self.camera].to(self.device)
+        if learning:
+            features = self.encoder(random_shift(image, self.config.random_shift, self.generator))
+        else:
+            features = self.encoder.look(image)
+        return torch.cat([self.inputs(obs), features], -1) if self.groups else features
 
     def _loss(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """J and dJ/dout (B, O)."""
-        if self.spec.discrete:
-            log_prob, gradient = categorical_log_prob_and_gradient(action[:, 0], out)
-            return -log_prob.mean(), gradient(torch.full_like(log_prob, -1.0 / len(out)))
-        if self.config.head == "gaussian":
-            return gaussian_nll(out, action)
+        match self.fitted:
+            case "discrete":
+                log_prob, gradient = categorical_log_prob_and_gradient(action[:, 0], out)
+                return -log_prob.mean(), gradient(torch.full_like(log_prob, -1.0 / len(out)))
+            case "gaussian":
+                return gaussian_nll(out, action)
+            case "gmm":
+                return mixture_nll(out, action, self.config.modes, self.config.min_std)
         error = out - action
         return error.square().mean(), error.mul(2.0 / error.numel())
 
+    # ---- the contract ----------------------------------------------------------------------------
+
+    def network(self) -> dict[str, Any]:
+        network, c = super().network(), self.config
+        if self.head == "mixture":
+            network["modes"] = c.modes
+        if self.camera:
+            network["conv"] = {"group": self.camera, "layers": [list(layer) for layer in c.conv], "activation": "relu",
+                               "features": c.image_features}  # fmt: skip
+        return network
+
+    def tensors(self) -> dict[str, Tensor]:
+        return super().tensors() | ({} if self.encoder is None else self.encoder.network.tensors())
+
     def changing(self) -> dict[str, Tensor]:
-        return self.actor.tensors("actor")
+        return self.actor.tensors("actor") | ({} if self.encoder is None else numbered(self.encoder.lists()))
+
+
+def chosen_camera(spec: Spec, wanted: str) -> str:
+    """The camera of that name, or the only one for `auto`; "" for none.
+
+    Raises:
+        UsageError: there is no such camera, or several for `auto`.
+    """
+    if not wanted or wanted in spec.images:
+        return wanted
+    if wanted == "auto" and len(spec.images) == 1:
+        return spec.images[0]
+    there = ", ".join(spec.images) or "none"
+    raise UsageError(f"setting camera: expected {'one camera' if wanted == 'auto' else repr(wanted)}, this data has "
+                     f"{there}" + ("; name one with --set camera=NAME" if spec.images else ""))  # fmt: skip
 
 
 def gaussian_nll(out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

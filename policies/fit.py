@@ -32,6 +32,7 @@ from .run_folder import RunFolder, describe_machine, read_config
 from .run_settings import FitSettings
 
 CHECKED = 2 << 30  # bytes up to which a file is looked through before anything is learned from it
+PICTURES = 256  # of held-out steps that go through an encoder at once
 TOGETHER = 32  # updates between two looks at whether to log or to stop
 
 
@@ -80,6 +81,7 @@ def fit(
         held_out = load(valid, device=device, **options) if valid else None
         facts = _facts(learned, chosen.settings, device)
         learner = chosen.learner(learned.spec, chosen.settings, facts, run.seed, device, planned_steps=run.steps)
+        learned.show(learner.reads)
         folder = RunFolder(path, resume)
         stack.callback(folder.close)
         if resume:
@@ -129,7 +131,9 @@ class _Fitting(Run):
         if self.valid is None or not hasattr(self.learner, "score"):
             return {}
         sums: dict[str, float] = {}
-        for batch in self.valid.blocks():
+        reads = self.learner.reads
+        rows = PICTURES if any(self.valid.spec.is_image(group) for group in reads) else 8192
+        for batch in self.valid.blocks(rows, reads):
             for name, value in self.learner.score(batch).items():
                 sums[f"valid/{name}"] = sums.get(f"valid/{name}", 0.0) + value.item() * len(batch.action)
         return {name: total / self.valid.num_rows for name, total in sums.items()}
@@ -184,7 +188,7 @@ def _normalizer(data: OfflineDataset, device: torch.device) -> Normalizer | None
     if not (groups := data.spec.vectors):
         return None
     result: Normalizer | None = None
-    for batch in data.blocks():
+    for batch in data.blocks(groups=groups):
         x = concatenated(batch.obs, groups)
         result = result or Normalizer(x.shape[-1], device=device)
         result.update(x)

@@ -6,8 +6,9 @@
     Q'      <- Q' + rate (Q - Q')
 
 pi is a Gaussian around tanh(mu(s)) whose deviations are the same in every state. V(s'), A and the weights are of the
-networks before the update. The actor's step size falls to zero along a cosine over the run (appendix B). arXiv
-2110.06169; `expectile` is the paper's tau, `temperature` its beta.
+networks before the update. The actor's step size falls to zero along a cosine over the run, and its hidden units are
+dropped at random where the data is little and of people (appendix B). arXiv 2110.06169; `expectile` is the paper's
+tau, `temperature` its beta.
 
 Legend: B batch, D inputs, A action.
 """
@@ -24,11 +25,18 @@ from ..errors import UsageError
 from ..spec import Spec
 from .adam import adam_, zero_moments
 from .distributions import gaussian_log_prob_and_gradient
-from .offline_core import DataFacts, Net, OfflineLearner, numbered, require_common, require_continuous_actions
+from .offline_core import (
+    DataFacts,
+    Net,
+    OfflineLearner,
+    numbered,
+    require_common,
+    require_continuous_actions,
+    squared_error,
+)
 from .returns import td_target
 from .sac_update import polyak_
 from .settings import require, setting
-from .td3_bc import squared_error
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 MOST = 100.0  # of an advantage's weight
@@ -47,6 +55,7 @@ class IQLConfig:
     tau: float = setting(0.005, "Share of the critics that the target critics take on with every update.")
     scale_rewards: bool = setting(True, "Scale rewards so that the returns of the episodes span 1000.")
     reward_shift: float = setting(0.0, "Added to every reward after that; -1 for antmaze.")
+    dropout: float = setting(0.0, "Share of the actor's hidden units that each row of an update leaves out.")
     batch_size: int = setting(256, "Transitions per update.")
     normalize_obs: bool = setting(True, "Normalize observations by their mean and deviation in the data.")
 
@@ -54,6 +63,7 @@ class IQLConfig:
         require_common(self)
         require(0 < self.expectile < 1, "expectile", self.expectile, "a number between 0 and 1")
         require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, below 1")
 
 
 class IQL(OfflineLearner):
@@ -100,7 +110,8 @@ class IQL(OfflineLearner):
 
     def _imitate(self, obs: Tensor, action: Tensor, weight: Tensor) -> Tensor:
         """One step on J_pi, for the weights (B,)."""
-        out, hidden = self.actor(obs)
+        left_out = self.dropout(self.actor, len(obs), self.config.dropout)
+        out, hidden = self.actor(obs, dropout=left_out)
         mean = torch.tanh(out)  # (1, B, A)
         log_prob, gradient = gaussian_log_prob_and_gradient(action, mean[0], self.log_std)
         d_mean, d_log_std = gradient(weight * (-1.0 / len(weight)))
@@ -109,7 +120,7 @@ class IQL(OfflineLearner):
         rate = self.annealed(c.learning_rate, actor.steps) if c.anneal else c.learning_rate
         actor.steps.add_(1.0)
         moments = tuple([*a, *b] for a, b in zip(actor.moments, self.log_std_moments, strict=True))
-        adam_([*actor.params, self.log_std], [*actor.gradient(obs, hidden, d_out), d_log_std],
+        adam_([*actor.params, self.log_std], [*actor.gradient(obs, hidden, d_out, left_out), d_log_std],
               (moments[0], moments[1]), actor.steps, rate)  # fmt: skip
         self.log_std.clamp_(LOG_STD_MIN, LOG_STD_MAX)
         return -(weight * log_prob).mean()

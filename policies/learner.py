@@ -108,13 +108,14 @@ def require_vectors(spec: Spec, algorithm: str) -> None:
                          f"{remembered[0]}. ppo, sac and dqn learn from stacked frames")  # fmt: skip
 
 
-def require_stacked_vectors(spec: Spec, algorithm: str) -> None:
+def require_stacked_vectors(spec: Spec, algorithm: str, else_: str = "") -> None:
     """Raise UsageError unless a perceptron can serve; frames of several moments are vectors too."""
     if spec.discrete and len(spec.actions) > 1:
         raise UsageError(f"{algorithm} learns one choice, or continuous actions; this data has several at once: "
                          f"{', '.join(f'{a.name} ({a.kind})' for a in spec.actions)}")  # fmt: skip
     if not spec.vectors:
-        raise UsageError(f"{algorithm} reads flat observations; this data has {', '.join(spec.observations) or 'none'}")
+        raise UsageError(f"{algorithm} reads flat observations; this data has {', '.join(spec.observations) or 'none'}"
+                         + (f". {else_}" if else_ else ""))  # fmt: skip
 
 
 def require_continuous(spec: Spec, group: str, algorithm: str) -> None:

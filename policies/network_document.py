@@ -9,7 +9,9 @@
     hidden           sizes of the hidden layers
     activation       elu | relu | tanh | silu, after every hidden layer
     norm             optional: "layer", a layer norm between a hidden layer and its activation
-    head             tanh | clip: continuous actions in [-1, 1];  argmax: the index of the largest output
+    head             tanh | clip: continuous actions in [-1, 1];  argmax: the index of the largest output;
+                     mixture: tanh of the likeliest of M means
+    modes            with mixture: M
 
     encoder.conv.<i>.weight      (channels, in, kernel, kernel)    without padding
     encoder.conv.<i>.bias        (channels,)
@@ -24,7 +26,8 @@
 
 A policy's state, leading (B,): "history.<group>", the earlier frames of the groups it reads, and "lstm.h", "lstm.c".
 An image (height, width, channels) uint8 is divided by 255; the last feature map is flattened channel by channel,
-each row by row, as torch flattens (channels, height, width). Outputs: action_horizon actions, one after the other.
+each row by row, as torch flattens (channels, height, width). Outputs: action_horizon actions, one after the other; of a
+mixture each is M means (A), one after the other, and then M logits of how likely they are.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ from ..errors import PolicyFileError
 from ..spec import ObsTerm, Spec
 
 ACTIVATIONS = ("elu", "relu", "tanh", "silu")
-HEADS = ("tanh", "clip", "argmax")
-FIELDS = ("kind", "groups", "normalizer_clip", "conv", "lstm", "hidden", "activation", "norm", "head")
+HEADS = ("tanh", "clip", "argmax", "mixture")
+FIELDS = ("kind", "groups", "normalizer_clip", "conv", "lstm", "hidden", "activation", "norm", "head", "modes")
 LSTM_STATE = ("lstm.h", "lstm.c")
 CONV_FIELDS = ("group", "layers", "activation", "features")
 MOST_INPUTS = 2**26  # numbers that a network may see of one world, and that one layer may gather from a picture
@@ -83,8 +86,14 @@ def conv_dim(spec: Spec, conv: Mapping[str, Any]) -> int:
 def layer_sizes(spec: Spec, network: Mapping[str, Any]) -> list[int]:
     """Sizes of the perceptron at the end: what goes in, the hidden layers, the outputs."""
     n_in = network.get("lstm") or core_inputs(spec, network)
-    outputs = spec.choices if network["head"] == "argmax" else spec.action_dim
-    return [n_in, *network["hidden"], spec.action_horizon * outputs]
+    return [n_in, *network["hidden"], spec.action_horizon * head_inputs(spec, network)]
+
+
+def head_inputs(spec: Spec, network: Mapping[str, Any]) -> int:
+    """Outputs of the perceptron for one action."""
+    if network["head"] == "mixture":
+        return network["modes"] * (spec.action_dim + 1)
+    return spec.choices if network["head"] == "argmax" else spec.action_dim
 
 
 def core_inputs(spec: Spec, network: Mapping[str, Any]) -> int:
@@ -156,7 +165,7 @@ def check_network(network: Mapping[str, Any], spec: Spec, where: Any) -> None:
     check(network.get("activation") in ACTIVATIONS, "activation", network.get("activation"),
           f"one of {', '.join(ACTIVATIONS)}")  # fmt: skip
     check(network.get("norm") in (None, "layer"), "norm", network.get("norm"), "'layer' or nothing")
-    _check_head(network.get("head"), spec, check)
+    _check_head(network.get("head"), network.get("modes"), spec, check)
 
     inputs = sum(math.prod(history.stacked_shape(spec, group)) for group in groups_read(network))
     check(inputs <= MOST_INPUTS, "input", inputs, f"at most {MOST_INPUTS} numbers; what would a policy see in more?")
@@ -174,14 +183,18 @@ def _is_size(n: Any) -> bool:
     return type(n) is int and 0 < n <= 65536
 
 
-def _check_head(head: Any, spec: Spec, check: Any) -> None:
+def _check_head(head: Any, modes: Any, spec: Spec, check: Any) -> None:
     check(head in HEADS, "head", head, f"one of {', '.join(HEADS)}")
+    if head == "mixture":
+        check(_is_size(modes), "modes", modes, "a number of means between 1 and 65536")
+    else:
+        check(modes is None, "modes", modes, "nothing without the head 'mixture'")
     if spec.discrete:
         check(head == "argmax", "head", head, "'argmax', since the spec's actions are discrete")
         check(spec.choices > 0, "head", head, "one discrete action; the spec has "
               + ", ".join(term.name for term in spec.actions))  # fmt: skip
     else:
-        check(head != "argmax", "head", head, "'tanh' or 'clip', since the spec's actions are continuous")
+        check(head != "argmax", "head", head, "'tanh', 'clip' or 'mixture', since the spec's actions are continuous")
 
 
 def _check_conv(conv: Any, spec: Spec, check: Any) -> None:

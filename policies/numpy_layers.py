@@ -108,6 +108,13 @@ def conv_encoder(conv: Mapping[str, Any], tensors: Tensors) -> Function:
     return encode
 
 
+def likeliest_mean(x: np.ndarray, modes: int) -> np.ndarray:
+    """The head of a mixture: (B, H, M A + M) -> tanh of the mean of the largest weight, (B, H, A)."""
+    means = x[..., :-modes].reshape(*x.shape[:-1], modes, -1)  # (B, H, M, A)
+    best = x[..., -modes:].argmax(-1)[..., None, None]
+    return np.tanh(np.take_along_axis(means, best, -2)[..., 0, :])
+
+
 def lstm_step(tensors: Tensors) -> Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """One step of the LSTM: x (B, I), h and c (B, H) -> the next h and c."""
     w_ih, w_hh = (np.ascontiguousarray(tensors[f"lstm.{name}"].T) for name in ("weight_ih", "weight_hh"))

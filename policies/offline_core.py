@@ -54,17 +54,19 @@ class Net:
             self._work[rows] = Workspace.kept(self.params, rows, rows)
         return self._work[rows]
 
-    def __call__(self, x: Tensor, params: Params | None = None) -> tuple[Tensor, list[Tensor]]:
+    def __call__(
+        self, x: Tensor, params: Params | None = None, dropout: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
         """Outputs (K, B, O) and hidden units for x (B, D), with other parameters of the same shape where given."""
-        return forward(self.params if params is None else params, x, self.work(x.shape[-2]))
+        return forward(self.params if params is None else params, x, self.work(x.shape[-2]), dropout=dropout)
 
     def input_gradient(self, hidden: list[Tensor], d_out: Tensor, first: int) -> Tensor:
         """dJ/dx of the inputs from column `first` on, given dJ/doutput (K, B, O)."""
         return input_gradient(self.params, hidden, d_out, first, self.work(d_out.shape[1]))
 
-    def gradient(self, x: Tensor, hidden: list[Tensor], d_out: Tensor) -> Params:
-        """dJ/dparameters, given dJ/doutput (K, B, O)."""
-        return parameter_gradient(self.params, x, hidden, d_out, self.work(d_out.shape[1]))
+    def gradient(self, x: Tensor, hidden: list[Tensor], d_out: Tensor, dropout: Sequence[Tensor] = ()) -> Params:
+        """dJ/dparameters, given dJ/doutput (K, B, O), and dropout as the forward pass had it."""
+        return parameter_gradient(self.params, x, hidden, d_out, self.work(d_out.shape[1]), dropout=dropout)
 
     def descend(self, x: Tensor, hidden: list[Tensor], d_out: Tensor, rate: float | Tensor) -> None:
         """One step of Adam down J, given dJ/doutput (K, B, O)."""
@@ -85,9 +87,10 @@ class OfflineLearner(ABC):
 
     def __init__(self, spec: Spec, config: Any, facts: DataFacts, seed: int, device: torch.device | str = "cpu",
                  planned_steps: int = 0):  # fmt: skip
-        require_stacked_vectors(spec, self.name)
+        self.require(spec)
         self.spec, self.config, self.facts, self.device = spec, config, facts, torch.device(device)
         self.groups, self.normalizer, self.planned_steps = spec.vectors, facts.normalizer, planned_steps
+        self.reads: tuple[str, ...] = self.groups  # what batches need to show
         seeds = Stream(seed, self.name)
         self.weights = torch.Generator().manual_seed(int(seeds.integer(0, 0)[0]))
         self.generator = torch.Generator(self.device).manual_seed(int(seeds.integer(1, 0)[0]))
@@ -101,6 +104,10 @@ class OfflineLearner(ABC):
     @abstractmethod
     def changing(self) -> dict[str, Tensor]:
         """Every tensor that an update changes, by name; the tensors themselves."""
+
+    def require(self, spec: Spec) -> None:
+        """Raise UsageError where the algorithm has no use for such data."""
+        require_stacked_vectors(spec, self.name)
 
     # ---- for the algorithms ----------------------------------------------------------------------
 
@@ -120,6 +127,14 @@ class OfflineLearner(ABC):
         """Standard normal numbers."""
         return torch.randn(shape, generator=self.generator, device=self.device)
 
+    def dropout(self, net: Net, rows: int, rate: float) -> list[Tensor]:
+        """For every hidden layer of `net`, what its units (K, B, H) are multiplied with; nothing for a rate of 0."""
+        if rate == 0.0:
+            return []
+        shapes = [(len(w), rows, w.shape[-1]) for w in net.params[:-2:2]]
+        kept = [torch.empty(s, device=self.device).bernoulli_(1.0 - rate, generator=self.generator) for s in shapes]
+        return [mask.div_(1.0 - rate) for mask in kept]
+
     # ---- the contract ----------------------------------------------------------------------------
 
     def network(self) -> dict[str, Any]:
@@ -130,10 +145,14 @@ class OfflineLearner(ABC):
 
     def policy(self) -> Policy:
         """The actor's deterministic action, as a detached copy."""
+        return Policy(self.spec, self.name, self.network(), self.tensors())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The policy file's tensors; where it can be, the tensors themselves."""
         tensors = file_tensors(self.actor.params, self.sizes[-1])
         if self.normalizer is not None:
             tensors |= {"normalizer.mean": self.normalizer.mean32, "normalizer.std": self.normalizer.std32}
-        return Policy(self.spec, self.name, self.network(), tensors)
+        return tensors
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next `update` depends on, but for what follows from the data."""
@@ -160,6 +179,12 @@ def require_common(config: Any) -> None:
         require(0 < rate <= 1, name, rate, "a number above 0, at most 1")
     for name in (n for n in ("discount", "tau") if hasattr(config, n)):
         require(0 <= getattr(config, name) <= 1, name, getattr(config, name), "a number from 0 to 1")
+
+
+def squared_error(q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_i E[(q_i - target)^2] and its derivative (K, B), for q (K, B) and target (B,)."""
+    error = q - target
+    return error.square().mean(1).sum(), error * (2.0 / q.shape[1])
 
 
 def numbered(lists: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:

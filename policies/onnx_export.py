@@ -84,13 +84,14 @@ class OnnxPolicy:
 def compare(file: PolicyFile, payload: bytes) -> float:
     """The largest difference between the ONNX model and the torch Policy over some steps on random observations.
 
-    Choices may differ only where the outputs that they stand for do not.
+    Choices, also of a mixture's mean, may differ only where the outputs that they stand for do not.
 
     Raises:
         PolicyFileError: it is beyond the tolerance.
     """
     import torch
 
+    from .mixture import clear_choice
     from .policy import Policy
 
     policy, model = Policy.of(file), OnnxPolicy(payload)
@@ -106,6 +107,9 @@ def compare(file: PolicyFile, payload: bytes) -> float:
         if file.network["head"] == "argmax":  # what was chosen against what is best
             chosen = outputs.gather(-1, torch.from_numpy(action))
             pairs.append((outputs.amax(-1, keepdim=True).numpy(), chosen.numpy()))
+        elif file.network["head"] == "mixture":
+            decided = clear_choice(outputs, file.network["modes"], TOLERANCE).numpy()
+            pairs.append((expected.numpy()[decided], action[decided]))
         else:
             pairs.append((expected.numpy(), action))
         for ours, other in pairs:

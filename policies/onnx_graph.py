@@ -19,7 +19,8 @@ import numpy as np
 
 from ..errors import PolicyFileError, UsageError
 from ..history import PREFIX
-from .network_document import LSTM_STATE, groups_read, initial_state
+from ..spec import Spec
+from .network_document import LSTM_STATE, groups_read, head_inputs, initial_state
 from .policy_file import PolicyFile
 
 OPSET = 17  # of 2021, with layer normalization; every runtime of today reads it
@@ -137,10 +138,12 @@ def _act(graph: _Graph, policy: PolicyFile) -> dict[str, str]:
         x = graph.layer_norm(x, f"actor.{i}.norm") if network.get("norm") else x
         x = graph.activation(x, network["activation"])
     x = graph.linear(x, f"actor.{len(network['hidden'])}")
-    x = graph.add("Reshape", x, graph.constant([-1, spec.action_horizon, _outputs(policy)], np.int64))
+    x = graph.add("Reshape", x, graph.constant([-1, spec.action_horizon, head_inputs(spec, network)], np.int64))
     match network["head"]:
         case "argmax":
             graph.add("ArgMax", x, axis=-1, keepdims=1, output="action")
+        case "mixture":
+            graph.add("Tanh", _likeliest(graph, x, spec, network["modes"]), output="action")
         case "tanh":
             graph.add("Tanh", x, output="action")
         case _:
@@ -148,8 +151,12 @@ def _act(graph: _Graph, policy: PolicyFile) -> dict[str, str]:
     return after
 
 
-def _outputs(policy: PolicyFile) -> int:
-    return policy.spec.choices if policy.network["head"] == "argmax" else policy.spec.action_dim
+def _likeliest(graph: _Graph, x: str, spec: Spec, modes: int) -> str:
+    """The mean (B, H, A) of the largest weight of a mixture."""
+    split = graph.constant([modes * spec.action_dim, modes], np.int64)
+    means, logits = graph.add("Split", x, split, axis=-1, count=2)
+    means = graph.add("Reshape", means, graph.constant([0, 0, modes, spec.action_dim], np.int64))
+    return graph.add("GatherND", means, graph.add("ArgMax", logits, axis=-1, keepdims=1), batch_dims=2)
 
 
 def _vector(graph: _Graph, network: Mapping[str, Any], groups: list[str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..history import stack_history
 from ..spec import Spec
+from .mixture import likeliest_mean
 from .network_document import LSTM_STATE, check_network, groups_read, initial_state
 from .networks import PolicyNetwork
 from .policy_file import PolicyFile, read_policy, write_policy
@@ -52,8 +53,11 @@ class Policy:
         Returns: (B, H, A) in [-1, 1], or of a discrete task the choices (B, H, 1) int64.
         """
         x, after = self.outputs(obs, state)
-        if self.network["head"] == "argmax":
-            return x.argmax(-1, keepdim=True), after
+        match self.network["head"]:
+            case "argmax":
+                return x.argmax(-1, keepdim=True), after
+            case "mixture":
+                return likeliest_mean(x, self.network["modes"]), after
         return torch.tanh(x) if self.network["head"] == "tanh" else x.clamp(-1.0, 1.0), after
 
     @torch.no_grad()

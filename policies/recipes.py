@@ -82,6 +82,20 @@ def bc_gaussian() -> Recipe:
     return replace(chosen, settings=replace(chosen.settings, head="gaussian"))
 
 
+def bc_gmm() -> Recipe:
+    """Behaviour cloning by likelihood of a mixture of Gaussians, as robomimic has it (Mandlekar 2021)."""
+    chosen = bc()
+    settings = replace(chosen.settings, head="gmm", hidden=(1024, 1024), learning_rate=1e-4, anneal=False,
+                       batch_size=100, normalize_obs=False)  # fmt: skip
+    return replace(chosen, settings=settings, run=FitSettings(steps=200_000))
+
+
+def bc_image() -> Recipe:
+    """Behaviour cloning from a camera and what vectors there are, with pictures shifted at random."""
+    chosen = bc()
+    return replace(chosen, settings=replace(chosen.settings, camera="auto", batch_size=64))
+
+
 def td3_bc() -> Recipe:
     """TD3 with behaviour cloning, from files (Fujimoto 2021)."""
     from .td3_bc import TD3BC, TD3BCConfig
@@ -101,6 +115,12 @@ def iql_antmaze() -> Recipe:
     chosen = iql()
     changes = {"expectile": 0.9, "temperature": 10.0, "scale_rewards": False, "reward_shift": -1.0}
     return replace(chosen, settings=replace(chosen.settings, **changes))
+
+
+def iql_adroit() -> Recipe:
+    """Implicit Q-learning for the hand of Adroit: little data, of people, and dropout in the actor."""
+    chosen = iql()
+    return replace(chosen, settings=replace(chosen.settings, temperature=0.5, dropout=0.1, scale_rewards=False))
 
 
 def cql() -> Recipe:
@@ -232,12 +252,15 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "actor_critic": actor_critic,
     "bc": bc,
     "bc/gaussian": bc_gaussian,
+    "bc/gmm": bc_gmm,
+    "bc/image": bc_image,
     "cql": cql,
     "cql/antmaze": cql_antmaze,
     "dqn": dqn,
     "dqn/2013": dqn_2013,
     "dqn/nature": dqn_nature,
     "iql": iql,
+    "iql/adroit": iql_adroit,
     "iql/antmaze": iql_antmaze,
     "ppo": ppo,
     "ppo/mujoco": ppo_mujoco,

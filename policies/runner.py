@@ -13,7 +13,7 @@ import numpy as np
 from ..history import stack_history
 from ..spec import Spec
 from .network_document import LSTM_STATE, groups_read, initial_state
-from .numpy_layers import conv_encoder, lstm_step, perceptron
+from .numpy_layers import conv_encoder, likeliest_mean, lstm_step, perceptron
 from .policy_file import PolicyFile, read_policy
 
 
@@ -54,8 +54,11 @@ class Runner:
             x = memory[0]
         x = self._actor(x)
         x = x.reshape(len(x), self.spec.action_horizon, -1)  # (B, H, outputs)
-        if network["head"] == "argmax":
-            return x.argmax(-1, keepdims=True), after
+        match network["head"]:
+            case "argmax":
+                return x.argmax(-1, keepdims=True), after
+            case "mixture":
+                return likeliest_mean(x, network["modes"]), after
         return np.tanh(x) if network["head"] == "tanh" else np.clip(x, -1.0, 1.0), after
 
     def _vector(self, stacked: Mapping[str, np.ndarray]) -> np.ndarray:

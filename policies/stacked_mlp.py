@@ -78,12 +78,18 @@ class Workspace:
         return bf16_product(a, b, out) if self.bf16 else torch.bmm(a, b, out=out)
 
 
-def forward(params: Params, x: Tensor, work: Workspace, activation: str = "relu") -> tuple[Tensor, list[Tensor]]:
-    """Outputs (K, B, O) for inputs (B, I) or (K, B, I), and the hidden activations that the backward pass wants."""
+def forward(
+    params: Params, x: Tensor, work: Workspace, activation: str = "relu", dropout: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Outputs (K, B, O) for inputs (B, I) or (K, B, I), and the hidden activations that the backward pass wants.
+
+    dropout: for every hidden layer, what its units (K, B, H) are multiplied with: 0, or 1 / (1 - rate).
+    """
     h, hidden = x.expand(len(params[0]), -1, -1), []
     for i in range(len(params) // 2 - 1):
         h = torch.bmm(h, params[0], out=work.hidden[0]) if i == 0 else work.product(h, params[2 * i], work.hidden[i])
         h = _activate_(h.add_(params[2 * i + 1]), activation)
+        h = h.mul_(dropout[i]) if dropout else h
         hidden.append(h)  # (K, B, H)
     # a row times a matrix takes BLAS a third of the time of the matrix times a column
     out = torch.bmm(params[-2], h.mT).mT if params[-2].shape[1] == 1 else torch.bmm(h, params[-2].mT)
@@ -91,14 +97,18 @@ def forward(params: Params, x: Tensor, work: Workspace, activation: str = "relu"
 
 
 def parameter_gradient(
-    params: Params, x: Tensor, hidden: list[Tensor], d_out: Tensor, work: Workspace, activation: str = "relu"
-) -> Params:
-    """dJ/dparameter for every parameter, given dJ/doutput (K, B, O) at inputs x (B, I) or (K, B, I)."""
+    params: Params, x: Tensor, hidden: list[Tensor], d_out: Tensor, work: Workspace, activation: str = "relu",
+    dropout: Sequence[Tensor] = (),
+) -> Params:  # fmt: skip
+    """dJ/dparameter for every parameter, given dJ/doutput (K, B, O) at inputs x (B, I) or (K, B, I).
+
+    dropout: as the forward pass had it; of ReLU alone, whose derivative a factor does not change.
+    """
     inputs = [x.expand(len(params[0]), -1, -1), *hidden]
     gradient = list(work.gradient)
     gradient[-2] = torch.bmm(d_out.mT, hidden[-1], out=gradient[-2])
     gradient[-1] = torch.sum(d_out, 1, keepdim=True, out=gradient[-1])
-    for i, delta in _backpropagate(params, hidden, d_out, work, activation):
+    for i, delta in _backpropagate(params, hidden, d_out, work, activation, dropout):
         if i == 0:
             gradient[0] = torch.bmm(inputs[0].mT, delta, out=gradient[0])
         else:
@@ -138,12 +148,13 @@ def _sparse_input_gradient(params: Params, hidden: list[Tensor], d_out: Tensor, 
     return result
 
 
-def _backpropagate(params: Params, hidden: list[Tensor], d_out: Tensor, work: Workspace, activation: str):
+def _backpropagate(params: Params, hidden: list[Tensor], d_out: Tensor, work: Workspace, activation: str,
+                   dropout: Sequence[Tensor] = ()):  # fmt: skip
     """(layer, dJ/dpre-activation (K, B, H)) from the last hidden layer to the first."""
     outer = torch.mul if d_out.shape[2] == 1 else torch.bmm  # the same with one output, in one pass
     delta = outer(d_out, params[-2], out=work.delta[-1])
     for i in reversed(range(len(hidden))):
-        delta = _through(delta, hidden[i], activation)
+        delta = _through(delta.mul_(dropout[i]) if dropout else delta, hidden[i], activation)
         yield i, delta
         if i > 0:
             delta = work.product(delta, params[2 * i].mT, work.delta[i - 1])

@@ -23,7 +23,15 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..spec import Spec
-from .offline_core import DataFacts, Net, OfflineLearner, numbered, require_common, require_continuous_actions
+from .offline_core import (
+    DataFacts,
+    Net,
+    OfflineLearner,
+    numbered,
+    require_common,
+    require_continuous_actions,
+    squared_error,
+)
 from .returns import td_target
 from .sac_update import polyak_
 from .settings import require, setting
@@ -114,12 +122,6 @@ class TD3BC(OfflineLearner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = int(state["updates"])
-
-
-def squared_error(q: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """sum_i E[(q_i - target)^2] and its derivative (K, B), for q (K, B) and target (B,)."""
-    error = q - target
-    return error.square().mean(1).sum(), error * (2.0 / q.shape[1])
 
 
 def actor_loss(q: Tensor, acted: Tensor, action: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

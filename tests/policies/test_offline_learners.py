@@ -37,10 +37,11 @@ class Plain:
     def __init__(self, params, network: int = 0):
         self.params = [p[network].clone().requires_grad_() for p in params]
 
-    def __call__(self, x):
+    def __call__(self, x, factors=None):
         *hidden, (w, b) = zip(self.params[::2], self.params[1::2], strict=True)
-        for weight, bias in hidden:
+        for i, (weight, bias) in enumerate(hidden):
             x = torch.relu(x @ weight + bias)
+            x = x * factors[i] if factors else x
         return x @ w.T + b
 
     def follow(self, other, tau: float) -> None:
@@ -97,8 +98,10 @@ def test_td3_bc_makes_the_updates_of_the_paper():
         targets[k].close_to(learner.target_critic, k)
 
 
-def test_iql_makes_the_updates_of_the_paper():
-    c = IQLConfig(hidden=(8, 8), batch_size=B, learning_rate=1e-2, tau=0.1, expectile=0.8, temperature=2.0)
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_iql_makes_the_updates_of_the_paper(dropout):
+    c = IQLConfig(hidden=(8, 8), batch_size=B, learning_rate=1e-2, tau=0.1, expectile=0.8, temperature=2.0,
+                  dropout=dropout)  # fmt: skip
     learner = IQL(SPEC, c, DataFacts(returns=(0.0, 500.0)), seed=1, planned_steps=10)
     actor, value = Plain(learner.actor.params), Plain(learner.value.params)
     critics, targets = ([Plain(p, k) for k in (0, 1)] for p in (learner.critic.params, learner.target_critic))
@@ -106,6 +109,8 @@ def test_iql_makes_the_updates_of_the_paper():
     policy_adam = torch.optim.Adam([*actor.params, log_std], lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(policy_adam, 10)
     value_adam, critic_adam = adam(1e-2, value), adam(1e-2, *critics)
+    rng = torch.Generator()
+    rng.set_state(learner.generator.get_state())
     for b in batches(6):
         said = learner.update(b)
         s, s2 = b.obs["state"], b.next_obs["state"]
@@ -120,7 +125,9 @@ def test_iql_makes_the_updates_of_the_paper():
         y = 2.0 * b.reward + 0.99 * (~b.terminated) * next_v
         q_loss = sum(F.mse_loss(q(x)[:, 0], y) for q in critics)
         step(critic_adam, q_loss)
-        log_prob = torch.distributions.Normal(torch.tanh(actor(s)), log_std.exp()).log_prob(b.action).sum(1)
+        left_out = [torch.empty(1, B, 8).bernoulli_(1 - dropout, generator=rng)[0] / (1 - dropout) for _ in range(2)]
+        mean = torch.tanh(actor(s, left_out if dropout else None))
+        log_prob = torch.distributions.Normal(mean, log_std.exp()).log_prob(b.action).sum(1)
         pi_loss = -(torch.exp(2.0 * adv).clamp(max=100.0) * log_prob).mean()
         step(policy_adam, pi_loss)
         schedule.step()

@@ -198,7 +198,10 @@ def test_the_tensors_of_a_network_with_everything():
         ({"lstm": 60000}, "size is .* at most 268435456 weights"),
         ({"hidden": [65536, 65536]}, "size is"),
         ({"norm": "batch"}, "norm is 'batch', expected 'layer'"),
-        ({"head": "argmax"}, "head is 'argmax', expected 'tanh' or 'clip', since the spec's actions are continuous"),
+        (
+            {"head": "argmax"},
+            "head is 'argmax', expected 'tanh', 'clip' or 'mixture', since the spec's actions are continuous",
+        ),
     ],
 )
 def test_a_network_that_does_not_suit_the_spec_is_refused_by_field(tmp_path, changes, message):

@@ -48,10 +48,11 @@ def random_policy(spec: Spec, network: dict, seed: int = 0) -> PolicyFile:
 
 
 @pytest.mark.parametrize("history", [1, 3])
-@pytest.mark.parametrize("head", ["tanh", "clip", "argmax"])
+@pytest.mark.parametrize("head", ["tanh", "clip", "argmax", "mixture"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_policy_acts_alike_everywhere(kind, head, history, tmp_path):
     network = {"kind": "mlp", "hidden": [16, 8], "activation": "elu", "head": head, **KINDS[kind]}
+    network |= {"modes": 4} if head == "mixture" else {}
     policy = Policy.of(random_policy(spec(head, history), network))
     check_policy(policy, tmp_path)
     state = policy.initial_state(2)
@@ -74,6 +75,19 @@ def test_a_chunk_is_the_outputs_one_action_after_the_other(head, tmp_path):
     chunk, _ = Runner(file).act({"state": obs}, {})
     expected = np.tanh(outputs) if head == "tanh" else outputs.argmax(1)[:, None]
     np.testing.assert_allclose(chunk[0], expected, atol=1e-6)
+
+
+def test_a_mixture_acts_by_the_mean_of_its_largest_weight(tmp_path):
+    network = {"kind": "mlp", "groups": ["goal"], "hidden": [], "activation": "elu", "head": "mixture", "modes": 2}
+    ways = Spec({"goal": (ObsTerm("g", (1,)),)}, (ActionTerm("a", "control", low=(-1.0,) * 3, high=(1.0,) * 3),), 0.1)
+    weight = np.zeros((8, 1), np.float32)
+    weight[7] = 1.0  # the goal is the logit of the second mean; the first has 0.5
+    bias = np.array([0.1, 0.2, 0.3, -1.0, -2.0, -3.0, 0.5, 0.0], np.float32)
+    file = PolicyFile(ways, "example", network, {"actor.0.weight": weight, "actor.0.bias": bias})
+    for goal, mean in ((0.4, [0.1, 0.2, 0.3]), (0.6, [-1.0, -2.0, -3.0])):
+        chunk, _ = Runner(file).act({"goal": np.full((1, 1), goal, np.float32)}, {})
+        np.testing.assert_allclose(chunk[0, 0], np.tanh(mean), atol=1e-6)
+    check_policy(Policy.of(file), tmp_path)
 
 
 def test_a_history_is_stacked_oldest_first_from_zeros_and_then_normalized():
