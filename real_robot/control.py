@@ -176,7 +176,7 @@ class ControlLoop:
     def clear_fault(self) -> None:
         """Release a latched stop, the device's and ours, from the pose that the device now holds."""
         if not self.is_lost:
-            self._settle()  # before the device follows again: where it braked by itself, it holds another pose than ours
+            self._settle()  # while the device still refuses: it may hold another pose than ours
         self.driver.clear_fault()
         reading = self.driver.read()
         self.supervisor.clear_fault(reading.joint_pos_target, reading.joint_pos)

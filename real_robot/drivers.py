@@ -19,7 +19,13 @@ def _twin(device: str, options: dict[str, str]) -> Driver:
     return Twin(robot_spec(device), options_from(options))
 
 
-FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {"twin": _twin}
+def _xarm(device: str, options: dict[str, str]) -> Driver:
+    from .xarm import XArm
+
+    return XArm(device, options)
+
+
+FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {"twin": _twin, "xarm": _xarm}
 
 
 def split_address(address: str) -> tuple[str, str, dict[str, str]]:

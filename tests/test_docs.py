@@ -33,6 +33,7 @@ PAGES = [
     "docs/minari.md",
     "docs/deploy.md",
     "docs/arms.md",
+    "docs/robot-xarm.md",
     "docs/policy-file.md",
     "docs/robosuite.md",
     "docs/offline-dataset.md",

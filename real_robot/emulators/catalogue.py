@@ -10,7 +10,14 @@ from .emulator import Emulator
 
 Maker = Callable[[str, str, ArmOptions, bool], Emulator]  # host, link, options, virtual
 
-EMULATORS: dict[str, Maker] = {}
+
+def _xarm7(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
+    from .xarm import XArmEmulator
+
+    return XArmEmulator(host, options, virtual)
+
+
+EMULATORS: dict[str, Maker] = {"xarm7": _xarm7}
 
 
 def make(name: str, host: str, link: str, virtual: bool, settings: Sequence[str]) -> Emulator:

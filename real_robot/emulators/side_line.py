@@ -14,6 +14,7 @@ An answer is {"ok": true, …} or {"ok": false, "message": …}.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import socketserver
@@ -109,5 +110,7 @@ class SideLine:
 
     def close(self) -> None:
         if self._socket is not None:
+            with contextlib.suppress(OSError):  # what could not be sent any more
+                self._file.close()
             self._socket.close()
             self._socket = None
