@@ -43,8 +43,8 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         realtime: keep pace with the wall clock where the address is a twin.
         task: the task to take goals and success from; None takes the one that the policy was trained on.
 
-    A stop that is latched (a broken policy, a wall) fails the episode. A twin is released and goes on; on any other
-    arm the deployment ends there, since releasing it is a person's decision, and the summary holds the `fault`.
+    A stop that is latched (a broken policy, a wall) fails the episode. A twin or an emulated arm is released and goes on; on
+    any other arm the deployment ends there, since releasing it is a person's decision, and the summary holds the `fault`.
 
     Raises:
         SpecError: the policy does not fit the arm or the task, with the list of differences; nothing has moved.
@@ -59,7 +59,8 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     if realtime:
         robot = with_option(robot, "realtime", "1")
     _refuse_differences(runner.spec, world, robot)
-    simulated = split_address(robot)[0] == "twin"
+    family, _, options = split_address(robot)
+    simulated = family == "twin" or "emulator" in options
     began, results, faults, recorder = time.monotonic(), [], [], None
     with Robot(robot, in_process) as arm:
         if record is not None:
