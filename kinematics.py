@@ -5,6 +5,7 @@ Shapes: q (..., n) joint angles [rad]; position (..., 3) [m]; rotation (..., 3, 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +48,41 @@ def forward_kinematics(robot: RobotSpec, q: Any) -> tuple[Any, Any]:
     return position, rotation
 
 
+def tool_jacobian(robot: RobotSpec, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Position (3,) [m] of the tool centre point at one pose (n,), and its derivative (3, n) [m/rad].
+
+    Column i is z_i x (p - o_i), with axis z_i and origin o_i of joint i (Siciliano et al. 2009, section 3.1.3). In
+    plain numbers, since a control loop asks for one pose at a time: 20 us, where arrays take 100.
+    """
+    px = py = pz = 0.0
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0  # columns x, y, z of the rotation
+    axes: list[tuple[float, ...]] = []
+    angles: list[float] = q.tolist()
+    for i, ((tx, ty, tz), r) in enumerate(_plain_constants(robot)):
+        px, py, pz = (
+            px + xx * tx + yx * ty + zx * tz,
+            py + xy * tx + yy * ty + zy * tz,
+            pz + xz * tx + yz * ty + zz * tz,
+        )
+        if i == len(angles):  # the tool's own rotation moves nothing
+            break
+        a, b, c, d, e, f, g, h, k = r  # rows
+        xx, xy, xz, yx, yy, yz, zx, zy, zz = (
+            xx * a + yx * d + zx * g, xy * a + yy * d + zy * g, xz * a + yz * d + zz * g,
+            xx * b + yx * e + zx * h, xy * b + yy * e + zy * h, xz * b + yz * e + zz * h,
+            xx * c + yx * f + zx * k, xy * c + yy * f + zy * k, xz * c + yz * f + zz * k,
+        )  # fmt: skip
+        cos, sin = math.cos(angles[i]), math.sin(angles[i])
+        xx, xy, xz, yx, yy, yz = (xx * cos + yx * sin, xy * cos + yy * sin, xz * cos + yz * sin,
+                                  yx * cos - xx * sin, yy * cos - xy * sin, yz * cos - xz * sin)  # fmt: skip
+        axes.append((zx, zy, zz, px, py, pz))
+    columns = [
+        (zy * (pz - oz) - zz * (py - oy), zz * (px - ox) - zx * (pz - oz), zx * (py - oy) - zy * (px - ox))
+        for zx, zy, zz, ox, oy, oz in axes
+    ]
+    return np.array((px, py, pz)), np.array(columns).T
+
+
 def inverse_kinematics(robot: RobotSpec, position: Any, rotation: Any, start: Any, iterations: int = 200) -> np.ndarray:
     """Joint angles (n,) within limits with the tool at `position` (3,) and `rotation` (3, 3), searched from `start`.
 
@@ -74,3 +110,8 @@ def rotation_vector(matrix: Any) -> Any:
 def _constants(robot: RobotSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     frames: tuple[Frame, ...] = (*robot.chain, robot.tool)
     return [(np.array(f.pos), rotation_matrix(f.quat_wxyz)) for f in frames]
+
+
+@lru_cache(maxsize=16)
+def _plain_constants(robot: RobotSpec) -> list[tuple[list[float], list[float]]]:
+    return [(t.tolist(), r.ravel().tolist()) for t, r in _constants(robot)]

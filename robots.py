@@ -59,6 +59,7 @@ class RobotSpec:
     workspace_high: tuple[float, float, float]
     servo_dt: float  # seconds between commands to the device
     modes: tuple[str, ...] = ("joint_pos",)  # action kinds that a driver of this arm takes
+    tool_speed: float = 3.0  # [m/s] of the tool centre point
     gripper: Gripper | None = None
 
     @property

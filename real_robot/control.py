@@ -34,9 +34,12 @@ from .drivers import driver_at
 from .following import Waypoints, add_points, follow
 from .match import check_match
 from .route import Trail
+from .self_collision import SelfCollision
+from .states import ArmState
 from .supervisor import SAME, Code, Supervisor, Verdict
 
 SETTLED = 0.01  # [rad/s] slower than this an arm counts as standing
+RECOVERY_SPEED = 0.05  # of the arm's limits
 SETTLE_WAIT = 1.0  # [s] for that, after a move
 Row = dict[str, Any]
 
@@ -46,18 +49,20 @@ class ControlLoop:
 
     def __init__(self, driver: Driver):
         self.driver, self.robot = driver, driver.robot
-        self.supervisor = Supervisor(driver.robot)
+        self.supervisor = Supervisor(driver.robot, collision=SelfCollision.of(driver.robot))
         self._trail = Trail(driver.robot)
         self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
         self.waypoints = Waypoints()  # what `follow` goes by
         self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
-        self._ended = self.is_lost = False
+        self._ended = self.is_lost = self._opened = False
+        self._job = ArmState.HOLD
 
     def open(self) -> None:
         """Connect, and hold the present pose. Raises NotConnectedError, LimitViolatedError."""
         self.driver.open()
         reading = self.driver.read()
         self.supervisor.start(reading.joint_pos_target, reading.joint_pos)
+        self._opened = True
         self._trail.begin(self.supervisor.position)
 
     def episode(self, runner: Runner, goal: Mapping[str, np.ndarray], steps: int) -> Iterator[Row]:
@@ -69,13 +74,13 @@ class ControlLoop:
         term = spec.actions[0]
         max_velocity, max_acceleration = np.array(term.max_velocity), np.array(term.max_acceleration)
         self._refuse_while_stopped()
-        state = runner.initial_state(1)
+        self._job, state = ArmState.RUN_POLICY, runner.initial_state(1)
         target, position, velocity = supervisor.position, supervisor.position, supervisor.velocity
         try:
             for _ in range(steps):
-                worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity)
+                worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity, supervisor.sent)
                 for tick in range(round(spec.control_dt / dt)):
-                    reading = driver.read()
+                    reading = self._read()
                     if tick == 0:
                         obs = self._observe(spec, reading, target, goal)
                         chunk, state = runner.act({group: x[None] for group, x in obs.items()}, state)
@@ -85,7 +90,7 @@ class ControlLoop:
                         target = joint_pos_target(term, action, reading.joint_pos, last_target)
                     position, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
                     verdict = supervisor.check(position, driver.now(), reading.time)
-                    driver.write(verdict.position)
+                    driver.write(verdict.sent)
                     self.counts[verdict.code] += 1
                     if verdict.code is not Code.PASS:  # go on from what was sent, not from what was asked
                         position, velocity = verdict.position, verdict.velocity
@@ -98,7 +103,7 @@ class ControlLoop:
                     "obs": {group: x.tolist() for group, x in obs.items()},
                     "actions_asked": asked.tolist(),
                     "actions": self._executed(term, action, worst.code, begun, last_target).tolist(),
-                    "joint_pos_target": supervisor.position.tolist(),
+                    "joint_pos_target": supervisor.sent.tolist(),
                     "verdict": int(worst.code),
                     "why": "" if worst.code is Code.PASS else str(worst),
                     "t_mono": begun.time,
@@ -110,6 +115,7 @@ class ControlLoop:
             obs = self._observe(spec, driver.read(), np.where(np.isfinite(target), target, supervisor.position), goal)
             yield {"last_obs": {group: x.tolist() for group, x in obs.items()}}
         finally:
+            self._job = ArmState.HOLD
             self._come_to_rest()
 
     def move_to(self, joint_pos: np.ndarray, speed: float) -> None:
@@ -133,39 +139,41 @@ class ControlLoop:
     def _move_straight(self, joint_pos: np.ndarray, speed: float) -> None:
         """One line of joint space: `shape_command` moves the share of the way that is done, from 0 to 1."""
         driver, supervisor, robot = self.driver, self.supervisor, self.robot
+        self._job = ArmState.RUN_MOVE
         start, way, done, rate = supervisor.position, joint_pos - supervisor.position, np.zeros(1), np.zeros(1)
         if np.abs(way).max() < SAME:
             return
         max_rate = np.array([speed / np.max(np.abs(way) / robot.velocity)])  # [1/s]
         max_change = np.array([speed / np.max(np.abs(way) / robot.acceleration)])  # [1/s^2]
         while 1.0 - done[0] > 1e-9 and not self._ended:
-            reading = driver.read()
+            reading = self._read()
             done, rate = shape_command(done, rate, np.ones(1), max_rate, max_change, robot.servo_dt)
             verdict = supervisor.check(start + done * way, driver.now(), reading.time, wall=0.0)
-            driver.write(verdict.position)
+            driver.write(verdict.sent)
             self.counts[verdict.code] += 1
             if verdict.code is Code.REJECT:
                 self._come_to_rest()
-                raise LimitViolatedError(f"the way to that pose was stopped: {verdict}")
+                raise LimitViolatedError(f"the way to that pose was stopped: {supervisor.fault or verdict}")
             self._interrupted()
         self._come_to_rest()
 
-    def command(self, target: Any, at: float | None) -> Row:
+    def command(self, target: Any, at: float | None, source: str = "") -> Row:
         """One servo period of somebody's own commands: verdict and what was sent."""
         self._refuse_while_lost()
-        reading = self.driver.read()
-        verdict = self.supervisor.check(target, self.driver.now(), reading.time, at)
-        self.driver.write(verdict.position)
+        self._job = ArmState.RUN_REPLAY if source == "replay" else ArmState.RUN_TELEOP
+        reading = self._read()
+        verdict = self.supervisor.check(target, self.driver.now(), reading.time, at, source=source)
+        self.driver.write(verdict.sent)
         self.counts[verdict.code] += 1
         self._trail.passed(verdict.position)
         return {"verdict": [int(verdict.code), *verdict[1:5]],
-                "position": verdict.position.tolist(), "velocity": verdict.velocity.tolist()}  # fmt: skip
+                **{name: getattr(verdict, name).tolist() for name in ("position", "velocity", "sent")}}  # fmt: skip
 
     def hold(self) -> float:
         """One servo period of braking or standing; the fastest measured joint [rad/s]."""
         self._refuse_while_lost()
-        reading = self.driver.read()
-        self.driver.write(self.supervisor.brake().position)
+        reading = self._read()
+        self.driver.write(self.supervisor.brake().sent)
         return float(np.abs(reading.joint_vel).max())
 
     def stop(self, rule: str = "operator") -> None:
@@ -181,15 +189,45 @@ class ControlLoop:
         reading = self.driver.read()
         self.supervisor.clear_fault(reading.joint_pos_target, reading.joint_pos)
         self.is_lost = False
+        self._recover(reading)
         self._trail.passed(self.supervisor.position)
+
+    def _recover(self, reading: Reading) -> None:
+        """Lead an arm that was held back to where it is measured, slowly, so that it does not leap once it is free."""
+        measured = np.clip(reading.joint_pos, self.robot.position_low, self.robot.position_high)
+        if np.abs(measured - self.supervisor.position).max() > self.supervisor.ages.tracking / 2:
+            self.supervisor.recovering = True
+            try:
+                self._move_straight(measured, RECOVERY_SPEED)
+            finally:
+                self.supervisor.recovering = False
+
+    @property
+    def state(self) -> ArmState:
+        """What the arm is doing at present."""
+        if self.is_lost or not self._opened:
+            return ArmState.DISCONNECTED
+        if fault := self.supervisor.fault:
+            if not self.supervisor.standing:
+                return ArmState.STOPPING
+            return ArmState.ESTOP if fault.rule == "operator" else ArmState.FAULT
+        if self.supervisor.recovering:
+            return ArmState.RECOVERY
+        return self._job if not self.supervisor.standing or self._job is ArmState.RUN_POLICY else ArmState.HOLD
 
     def status(self) -> Row:
         """Time, the latched fault ("" for none) and the counts."""
         fault = self.supervisor.fault
         passed, clipped, rejected = (self.counts[code] for code in Code)
         counts = {"commands": passed + clipped + rejected, "clipped": clipped, "rejected": rejected}
-        return {"time": self.driver.now(), "fault": str(fault) if fault else "",
+        return {"time": self.driver.now(), "fault": str(fault) if fault else "", "state": str(self.state),
                 "counts": {**counts, **self.driver.counters()}}  # fmt: skip
+
+    def _read(self) -> Reading:
+        """The newest reading, after the supervisor has looked at it."""
+        reading = self.driver.read()
+        self.supervisor.observe(reading)
+        return reading
 
     def _observe(self, spec: Spec, reading: Reading, target: np.ndarray, goal: Mapping[str, np.ndarray]):
         readings = {
@@ -222,6 +260,7 @@ class ControlLoop:
     def _come_to_rest(self) -> None:
         while not self.supervisor.standing:
             self.hold()
+        self.supervisor.release()
 
     def _settle(self) -> None:
         """Stand, and wait for the joints to arrive; a blocked arm is not waited for."""
@@ -264,7 +303,7 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
             case "status":
                 pass  # every answer carries it
             case "command":
-                result = loop.command(_array(request["target"]), request["at"])
+                result = loop.command(_array(request["target"]), request["at"], str(request.get("source", "")))
             case "move_to":
                 loop.move_to(_pose(request["joint_pos"], loop), _speed(request["speed"]))
             case "episode":

@@ -71,7 +71,7 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
             for episode in itertools.count():
                 if episode == episodes or (duration is not None and arm.status()["time"] - started >= duration):
                     break
-                rows, result = _episode(arm, str(policy), runner.spec, world, _key(seed, episode))
+                rows, result = _episode(arm, str(policy), runner.spec, world, _key(seed, episode), simulated)
                 results.append(result)
                 if recorder is not None and rows:
                     recorder.add(rows, ("success" if result["success"] else "failure",), **result)
@@ -107,10 +107,11 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     }
 
 
-def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key) -> tuple[dict[str, Any], dict[str, Any]]:
+def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
+             simulated: bool) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """Move to the start, run the policy, judge: the episode's arrays and its result."""
     start, velocity, memory = task.reset(key, {})
-    _move(arm, start[0])
+    _move(arm, start[0], simulated)
     term = task.spec.actions[0].name
     state = State(np.zeros(1), start, velocity, {term: start}, {}, memory)
     readings = task.observe(state)
@@ -134,11 +135,17 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key) -> tuple
     return _arrays(rows, rewards, after, terminated), result
 
 
-def _move(arm: Robot, pose: np.ndarray) -> None:
-    """To the start pose; slowly where braking from a fast move would touch a wall."""
+def _move(arm: Robot, pose: np.ndarray, simulated: bool) -> None:
+    """To the start pose; slowly where braking from a fast move would touch a wall.
+
+    A simulated arm that the move caught on something is released and tries again; any other waits for a person.
+    """
     try:
         arm.move_to(pose, MOVE_SPEED)
     except LimitViolatedError:
+        arm.status()
+        if arm.fault and simulated:
+            arm.clear_fault()
         arm.move_to(pose, SLOW)
 
 

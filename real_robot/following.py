@@ -22,6 +22,7 @@ import numpy as np
 from ..action import shape_command
 from ..errors import UsageError
 from ..robots import RobotSpec
+from .states import ArmState
 from .supervisor import Code, Verdict
 
 if TYPE_CHECKING:
@@ -94,15 +95,15 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[d
     max_velocity, max_acceleration = SHARE * np.array(robot.velocity), SHARE * np.array(robot.acceleration)
     loop._refuse_while_stopped()
     waypoints.clear()
-    loop._ended = False
+    loop._ended, loop._job = False, ArmState.RUN_TELEOP
     target, gripper, aim = supervisor.position, None, None
     position, velocity = supervisor.position, supervisor.velocity
     try:
         while not (loop._ended or supervisor.fault):
-            worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity)
+            worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity, supervisor.sent)
             first, aimed = None, target
             for _ in range(max(1, round(period / dt))):
-                reading = driver.read()
+                reading = loop._read()
                 first = first or reading
                 aim = waypoints.aim(driver.now())
                 if aim is None:
@@ -114,7 +115,7 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[d
                         asked, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
                     verdict = supervisor.check(asked, driver.now(), reading.time)
                     loop.counts[verdict.code] += 1
-                driver.write(verdict.position, gripper if aim else None)
+                driver.write(verdict.sent, gripper if aim else None)
                 position = verdict.position
                 if aim is None or verdict.code is not Code.PASS:
                     velocity = verdict.velocity
@@ -133,7 +134,7 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[d
                 "gripper_pos": first.gripper_pos,
                 "target": np.asarray(aimed if _usable(aimed, position.shape) else position).tolist(),
                 "now": driver.now(),
-                "joint_pos_target": position.tolist(),
+                "joint_pos_target": supervisor.sent.tolist(),
                 "gripper_target": gripper,
                 "following": aim is not None,
                 "verdict": int(worst.code),

@@ -88,15 +88,16 @@ class Robot:
 
     # ---- moving ------------------------------------------------------------------------------
 
-    def command(self, target: Any, at: float | None = None) -> Verdict:
+    def command(self, target: Any, at: float | None = None, source: str = "") -> Verdict:
         """Ask for joint positions (n,) [rad] one servo period from now; the verdict, with what was sent.
 
-        at: when the command was made, on the clock of `status()["time"]` [s]; None says just now. Between commands
-        the arm brakes to a standstill.
+        at: when the command was made, on the clock of `status()["time"]` [s]; None says just now.
+        source: who asks; while one source drives, the commands of another are rejected. Between commands the arm
+        brakes to a standstill.
         """
-        result = self._ask("command", target=_plain(target), at=at)
+        result = self._ask("command", target=_plain(target), at=at, source=source)
         code, rule, joint, asked, limit = result["verdict"]
-        sent = np.asarray(result["position"]), np.asarray(result["velocity"])
+        sent = (np.asarray(result[name]) for name in ("position", "velocity", "sent"))
         return Verdict(Code(code), rule, joint, asked, limit, *sent)
 
     def move_to(self, joint_pos: Any, speed: float = 0.3) -> None:

@@ -3,6 +3,7 @@
 The rules, in order, for a command (n,) [rad] that asks where the joints shall be one servo period later:
 
     stopped       a latched stop: brake until somebody calls clear_fault
+    lease         one source drives at a time
     shape         (n,) of float32 or float64
     finite        no NaN, no infinity
     stale         the reading and the command are recent, and commands do not come twice or out of order
@@ -10,10 +11,13 @@ The rules, in order, for a command (n,) [rad] that asks where the joints shall b
     position      inside the joint range, and slow enough to stop inside it (braking distance)
     velocity      |v| <= v_max
     acceleration  |v - v_last| <= a_max dt
+    tool_speed    the tool is no faster than the arm's maker or whoever works beside it allows
     workspace     the tool, here and on the whole way to standstill if we had to brake from here, stays in its box
+    collision     the links, on the same way, keep apart from one another
 
 Position, velocity and acceleration CLIP the command to the nearest that satisfies all three at once; the others
-REJECT it and send a braking command instead. Rejections that tell of a broken source latch a stop.
+REJECT it and send a braking command instead. Rejections that tell of a broken source latch a stop, and so does what
+`observe` finds in a reading: a fault of the device's own, joints that do not follow, torque at its limit.
 
 Why what goes out is always legal: the state (q, v) sent last satisfies an invariant, namely that braking at a_max
 from it stays inside the joint range and inside the box. A command is let through only if the state after it
@@ -24,6 +28,14 @@ that braking from speed v covers in steps of dt, the first step at v included, i
 
 piecewise linear and increasing; its inverse is the largest speed at which a limit may be approached. It is exact
 in discrete time: g(v - s) = g(v) - v dt, so one step of braking leaves just enough room for the next.
+
+Jerk comes last. What the driver is sent is the mean of the last m commands, with m the least for which
+
+    |j| <= 2 a_max / (m dt) <= j_max.                                                                         (2)
+
+The range of a joint, its speed and its acceleration are convex limits, so a mean keeps them if its terms do, and
+nothing of the above has to know of it. It comes (m - 1) / 2 periods later; m is 1, and the mean the command itself,
+where two accelerations apart by 2 a_max within one period are no jerk too many, as on the FR3.
 
 This is not a safety-rated system: a hardware stop belongs within reach.
 """
@@ -37,17 +49,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import LimitViolatedError, RobotError
-from ..kinematics import forward_kinematics
 from ..robots import RobotSpec
+from .driver import Reading
+from .moving_mean import MovingMean, jerk_periods
+from .self_collision import SelfCollision
+from .tool_box import ToolBox
 
 SAME = 1e-9  # [rad] a command moved by less counts as passed unchanged
 INSIDE = 1.0 - 1e-9  # own limits lie this factor inside the published ones, for the rounding of sums
-BOX_MARGIN = 1e-6  # [m] the same for the box
 WALL = 0.02  # [m] that commands keep from the box's walls; the way back from there may use them up
 
 # Rejections in a row until a stop is latched. A source that sends garbage is broken at once; a late packet or a
 # touch of the box's wall is not.
-LATCH_AFTER = {"shape": 1, "finite": 1, "stale": 10, "start": 200, "workspace": 20}
+LATCH_AFTER = {"lease": 1000, "shape": 1, "finite": 1, "stale": 10, "start": 200, "tool_speed": 100, "workspace": 20,
+               "collision": 20}  # fmt: skip
 
 
 class Code(IntEnum):
@@ -66,8 +81,9 @@ class Verdict(NamedTuple):
     joint: str  # the joint concerned, or the axis of the box; "" where there is none
     asked: float  # the value that broke the rule, in the rule's unit
     limit: float  # the limit that it broke
-    position: np.ndarray  # (n,) the command to send [rad]
+    position: np.ndarray  # (n,) the command as it was let through [rad]
     velocity: np.ndarray  # (n,) its velocity [rad/s]
+    sent: np.ndarray  # (n,) what to send: the same, under the limit of jerk [rad]
 
     def __str__(self) -> str:
         if self.code is Code.PASS:
@@ -78,18 +94,31 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Ages:
-    """How old things may be, and how near the first command must lie."""
+    """How old things may be, and how far apart."""
 
     reading: float = 0.05  # [s]
     command: float = 0.1  # [s]
+    lease: float = 0.5  # [s] without a command until another source may drive
     start: float = 0.05  # [rad] from the held pose to the first command
     held: float = 0.5  # [rad] from the measured to the held pose when starting
+    recovery: float = 1.5  # [rad] the same when a person has released a stop; the arm is then led back
+    tracking: float = 0.35  # [rad] that joints may be behind the commands, beside
+    lag: float = 0.15  # [s] of their velocity, and
+    patience: float = 0.1  # [s] for so long
+    effort: float = 0.98  # of the torque limit, that a joint may take up
+    strain: float = 1.0  # [s] for so long
 
 
 class Supervisor:
     """Judges the stream of commands to one arm."""
 
-    def __init__(self, robot: RobotSpec, ages: Ages | None = None):
+    def __init__(self, robot: RobotSpec, ages: Ages | None = None, tool_speed: float | None = None,
+                 collision: SelfCollision | None = None):  # fmt: skip
+        """
+        Args:
+            tool_speed: of the tool centre point [m/s]; by default the arm's.
+            collision: distances between the arm's links; None leaves that rule out.
+        """
         self.robot, self.ages = robot, ages or Ages()
         self.position = np.array(robot.home)  # (n,) sent last [rad]
         self.velocity = np.zeros(robot.num_joints)  # (n,) of what was sent last [rad/s]
@@ -99,60 +128,103 @@ class Supervisor:
         self._v_max = np.array(robot.velocity) * INSIDE
         self._a_max = np.array(robot.acceleration) * INSIDE
         self._step = self._a_max * self._dt
-        self._tool_box = _ToolBox(robot, self._step)
+        self._mean = MovingMean(self.position, jerk_periods(robot))
+        self._tool_box = ToolBox(robot, self._step, self._mean.length, tool_speed or robot.tool_speed)
+        self._collision = collision
         self._rejected = {rule: 0 for rule in LATCH_AFTER}
         self._started, self._last_at = False, -np.inf
+        self.release()
+        self.recovering = False  # the arm is being led back to where it is measured: joints are behind, for a while
+        self._behind = self._strained = 0  # servo periods in a row
 
     # ---- life --------------------------------------------------------------------------------
 
-    def start(self, held: np.ndarray, measured: np.ndarray) -> None:
+    def start(self, held: np.ndarray, measured: np.ndarray, apart: float | None = None) -> None:
         """Begin at standstill from the pose (n,) that the device holds.
+
+        apart: how far from it the joints may be measured [rad]; by default what the ages say.
 
         Raises:
             LimitViolatedError: the pose is out of limits or not where the arm is: no legal command exists.
         """
+        apart = self.ages.held if apart is None else apart
         limits = zip(self.robot.position_low, self.robot.position_high, strict=True)
         for name, q, m, (low, high) in zip(self.robot.joints, held, measured, limits, strict=True):
             if not low <= q <= high:
                 raise LimitViolatedError(f"{name} stands at {q:.5g} rad, outside [{low:.5g}, {high:.5g}]; "
                                          "move it back by hand")  # fmt: skip
-            if not abs(m - q) <= self.ages.held:
+            if not abs(m - q) <= apart:
                 raise LimitViolatedError(f"{name} is measured at {m:.5g} rad while the device holds {q:.5g} rad; "
-                                         f"they may differ by {self.ages.held} rad")  # fmt: skip
+                                         f"they may differ by {apart} rad")  # fmt: skip
         self.position, self.velocity = np.array(held, np.float64), np.zeros(len(held))
+        self._mean.fill(self.position)
         if outside := self._tool_box.outside(self.position, self.velocity):
             axis, value, limit = outside
             raise LimitViolatedError(f"the tool stands at {axis} = {value:.4g} m, beyond the workspace's "
                                      f"{limit:.4g} m; move it back by hand")  # fmt: skip
+        if self._collision and (touching := self._collision.touching(held, held, self.velocity, apart=0.0)):
+            pair, distance, _ = touching
+            raise LimitViolatedError(f"{pair} overlap by {-distance:.2g} m; move the arm apart by hand")
         self._started, self._last_at = False, -np.inf
+        self._behind = self._strained = 0
+        self.release()
         self._rejected = dict.fromkeys(self._rejected, 0)
 
-    def latch(self, rule: str) -> None:
+    def latch(self, rule: str, joint: str = "", asked: float = np.nan, limit: float = np.nan) -> None:
         """Stop, and stay stopped until `clear_fault`; a fault that is latched already stays."""
         if self.fault is None:
-            self.fault = Verdict(Code.REJECT, rule, "", np.nan, np.nan, self.position, self.velocity)
+            self.fault = Verdict(Code.REJECT, rule, joint, asked, limit, self.position, self.velocity, self.sent)
+
+    def release(self) -> None:
+        """Whoever drove drives no longer; anybody may."""
+        self._holder, self._held_since = "", -np.inf
 
     def abandon(self) -> None:
         """Nothing more is sent: the device has gone and brakes by itself."""
         self.velocity = np.zeros_like(self.velocity)
+        self.position = self.sent
+        self._mean.fill(self.position)
 
     def clear_fault(self, held: np.ndarray, measured: np.ndarray) -> None:
         """Release a latched stop: what a person decides. Raises RobotError while the arm still moves."""
         if not self.standing:
             raise RobotError("the arm is still braking; clear the fault once it stands")
-        self.start(held, measured)
+        self.start(held, measured, self.ages.recovery)
         self.fault = None
 
     @property
     def standing(self) -> bool:
         """Whether what was sent last is a standstill."""
-        return not self.velocity.any()
+        return not self.velocity.any() and self._mean.rests
+
+    @property
+    def sent(self) -> np.ndarray:
+        """(n,) what was sent last [rad]."""
+        return self._mean.value
 
     # ---- judging -----------------------------------------------------------------------------
 
-    def check(
-        self, asked: Any, now: float, reading_time: float, at: float | None = None, wall: float = WALL
-    ) -> Verdict:
+    def observe(self, reading: Reading) -> None:
+        """Latch a stop for what a reading shows: a fault of the device's own, joints behind, torque at its limit."""
+        if reading.fault:
+            self.latch("device", reading.fault)
+        if self.recovering:
+            return
+        behind = np.abs(self.sent - reading.joint_pos) - self.ages.lag * np.abs(self.velocity)
+        worst = int(np.argmax(behind))
+        self._behind = self._behind + 1 if not behind[worst] <= self.ages.tracking else 0
+        if self._behind * self._dt > self.ages.patience:
+            self.latch("tracking", self.robot.joints[worst], float(behind[worst]), self.ages.tracking)
+        if reading.joint_effort is not None:
+            share = np.abs(reading.joint_effort) / self.robot.effort
+            worst = int(np.argmax(share))
+            self._strained = self._strained + 1 if share[worst] >= self.ages.effort else 0
+            if self._strained * self._dt > self.ages.strain:
+                limit = self.robot.effort[worst]
+                self.latch("effort", self.robot.joints[worst], float(share[worst]) * limit, limit)
+
+    def check(self, asked: Any, now: float, reading_time: float, at: float | None = None, wall: float = WALL,
+              source: str = "") -> Verdict:  # fmt: skip
         """The verdict on one command; what it says to send counts as sent.
 
         Args:
@@ -160,9 +232,12 @@ class Supervisor:
             now, reading_time: the present, and when the newest reading was taken [s].
             at: when the command was made [s]; commands that are repeated or out of order carry no later one.
             wall: distance that the tool keeps from the walls of its box [m]; moves away from a wall take 0.
+            source: who asks; while one drives, others are turned away.
         """
         if self.fault is not None:
             return self._reject("stopped", "", np.nan, np.nan)
+        if source != self._holder and now - self._held_since <= self.ages.lease:
+            return self._reject("lease", self._holder, np.nan, np.nan)
         if not (type(asked) is np.ndarray and asked.shape == self.position.shape and asked.dtype.char in "fd"):
             return self._reject("shape", "", float(np.size(asked)) if _countable(asked) else np.nan, len(self.position))
         if not np.isfinite(asked).all():
@@ -183,24 +258,29 @@ class Supervisor:
                 return self._reject("start", self.robot.joints[worst], float(away[worst]), self.ages.start)
 
         position, velocity, lowest, highest = self._nearest(asked)
+        if fast := self._tool_box.too_fast(self.position, position, velocity):
+            return self._reject("tool_speed", "", *fast)
         if outside := self._tool_box.outside(position, velocity, wall):
             return self._reject("workspace", *outside)
-        self._started = True
+        if self._collision and (touching := self._collision.touching(self.position, position, velocity)):
+            return self._reject("collision", *touching)
+        self._started, self._holder, self._held_since = True, source, now
         code, why = Code.PASS, ("", "", np.nan, np.nan)
         if (np.abs(position - asked) > SAME).any():
             code, why = Code.CLIP, self._why(asked, position, lowest, highest)
         self._sent(position, velocity)
         self._rejected = dict.fromkeys(self._rejected, 0)
-        return Verdict(code, *why, position, velocity)
+        return Verdict(code, *why, position, velocity, self.sent)
 
     def brake(self) -> Verdict:
         """The next command of the way to standstill, and then of holding. It needs no permission."""
         velocity = np.sign(self.velocity) * np.maximum(np.abs(self.velocity) - self._step, 0.0)
         self._sent(self.position + velocity * self._dt, velocity)
-        return Verdict(Code.PASS, "", "", np.nan, np.nan, self.position, self.velocity)
+        return Verdict(Code.PASS, "", "", np.nan, np.nan, self.position, self.velocity, self.sent)
 
     def _sent(self, position: np.ndarray, velocity: np.ndarray) -> None:
         self.position, self.velocity = position, velocity
+        self._mean.add(position)
         position.setflags(write=False)  # shared with the driver and the recording
         velocity.setflags(write=False)
 
@@ -242,53 +322,12 @@ class Supervisor:
 
     def _reject(self, rule: str, joint: str, asked: float, limit: float) -> Verdict:
         sent = self.brake()
-        verdict = Verdict(Code.REJECT, rule, joint, asked, limit, sent.position, sent.velocity)
+        verdict = Verdict(Code.REJECT, rule, joint, asked, limit, sent.position, sent.velocity, sent.sent)
         if rule in self._rejected:
             self._rejected[rule] += 1
             if self._rejected[rule] >= LATCH_AFTER[rule]:
                 self.fault = verdict
         return verdict
-
-
-class _ToolBox:
-    """Whether the tool stays in its box, cheaply: forward kinematics only where a bound on its travel is not enough.
-
-    A joint that turns by dq moves the tool by at most its reach times |dq|, with the reach the length of the
-    chain beyond it. From a pose with known clearance, that settles most commands with one product.
-    """
-
-    def __init__(self, robot: RobotSpec, step: np.ndarray):
-        self._robot, self._step, self._dt = robot, step, robot.servo_dt
-        self._low = np.array(robot.workspace_low) + BOX_MARGIN
-        self._high = np.array(robot.workspace_high) - BOX_MARGIN
-        lengths = [float(np.linalg.norm(frame.pos)) for frame in (*robot.chain[1:], robot.tool)]
-        self._reach = np.cumsum(lengths[::-1])[::-1]  # (n,) [m]
-        self._anchor, self._clearance = np.array(robot.home), -1.0  # a pose, and the tool's distance to the walls [m]
-
-    def outside(self, position: np.ndarray, velocity: np.ndarray, wall: float = 0.0) -> tuple[str, float, float] | None:
-        """Axis, value and limit [m] where the tool comes nearer to a wall than that, here or braking from here."""
-        speed = np.abs(velocity)
-        stopping = 0.5 * speed * speed / self._step * self._dt  # (n,) [rad], never less than g(v) - v dt
-        if self._reach @ (np.abs(position - self._anchor) + stopping) < self._clearance - wall:
-            return None
-        path = position[None] + self._braking(velocity)  # (T, n)
-        tool, _ = forward_kinematics(self._robot, path)  # (T, 3)
-        excess = np.maximum(self._low - tool, tool - self._high)
-        self._anchor, self._clearance = position.copy(), -float(excess[0].max())
-        if (excess <= -wall).all():
-            return None
-        t, axis = np.unravel_index(int(np.argmax(excess)), excess.shape)
-        value = float(tool[t, axis])
-        low, high = self._low[axis] + wall, self._high[axis] - wall
-        return "xyz"[axis], value, float(low if value < low else high)
-
-    def _braking(self, velocity: np.ndarray) -> np.ndarray:
-        """Where braking leads, in joint angles from here: (T, n), the first row zero."""
-        ticks = int(np.max(np.abs(velocity) / self._step)) + 1
-        k = np.arange(ticks + 1)[:, None]
-        speeds = np.maximum(np.abs(velocity) - k * self._step, 0.0)
-        speeds[0] = 0.0
-        return np.sign(velocity) * np.cumsum(speeds, axis=0) * self._dt
 
 
 def _inside(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

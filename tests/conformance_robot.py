@@ -30,8 +30,8 @@ def check_driver(make: Callable[[], Driver]) -> None:
 
     goal, time = first.joint_pos_target.copy(), driver.now()
     command = goal.copy()
-    for k in range(200):  # half a centimetre of a radian each way, well inside every limit
-        command[0] = goal[0] + 0.05 * 0.5 * (1 - np.cos(2 * np.pi * k / 200))
+    for k in range(200):  # there and back by 0.014 rad, inside every limit, jerk at 500 Hz included
+        command[0] = goal[0] + 0.014 * 0.5 * (1 - np.cos(2 * np.pi * k / 200))
         driver.write(command)
         assert driver.read().time >= time
         time = driver.read().time

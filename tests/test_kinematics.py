@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poise.errors import UsageError
-from poise.kinematics import forward_kinematics, rotation_matrix
-from poise.robots import FR3, Frame, RobotSpec, robot_spec
+from poise.kinematics import forward_kinematics, rotation_matrix, tool_jacobian
+from poise.robots import FR3, ROBOTS, Frame, RobotSpec, robot_spec
 
 poses = st.tuples(*(st.floats(lo, hi) for lo, hi in zip(FR3.position_low, FR3.position_high, strict=True)))
 
@@ -134,3 +134,14 @@ def test_an_unknown_arm_is_answered_with_those_there_are():
     assert robot_spec("fr3") is FR3
     with pytest.raises(UsageError, match="unknown robot 'fr4'; did you mean fr3"):
         robot_spec("fr4")
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_jacobian_is_the_derivative_and_its_position_the_same(name):
+    robot = robot_spec(name)
+    for q in np.random.default_rng(1).uniform(robot.position_low, robot.position_high, (20, robot.num_joints)):
+        position, jacobian = tool_jacobian(robot, q)
+        there, _ = forward_kinematics(robot, np.vstack([q, q + 1e-6 * np.eye(len(q)), q - 1e-6 * np.eye(len(q))]))
+        np.testing.assert_allclose(position, there[0], atol=1e-14)
+        central = (there[1 : len(q) + 1] - there[len(q) + 1 :]).T / 2e-6
+        np.testing.assert_allclose(jacobian, central, atol=1e-8)

@@ -1,9 +1,9 @@
 """The oracle: judges every command that arrives at an emulated arm, by code that the supervisor does not share.
 
 As a vendor's control box does, it takes differences between the commands as they arrive,
-v_k = (q_k - q_{k-1}) / dt and a_k = (v_k - v_{k-1}) / dt, and holds them against the published limits.
+v_k = (q_k - q_{k-1}) / dt, a_k = (v_k - v_{k-1}) / dt, j_k = (a_k - a_{k-1}) / dt, and holds them against the limits.
 Where commands travel in whole ticks of a servo, each may err by what rounding to the tick can add: half a tick a
-command, so one tick / dt in velocity and two / dt^2 in acceleration.
+command, so one tick / dt in velocity, two / dt^2 in acceleration and four / dt^3 in jerk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Oracle:
             tick: resolution of commands on the wire [rad].
         """
         self.robot, self.position = robot, np.array(held, np.float64)
-        self.velocity = np.zeros_like(self.position)
+        self.velocity, self.acceleration = np.zeros_like(self.position), np.zeros_like(self.position)
         self.arrivals = self.out_of_limit = 0
         self.told: list[str] = []  # the first violations
         dt = self.dt = dt or robot.servo_dt
@@ -38,6 +38,7 @@ class Oracle:
         slack = 1.0 + TOLERANCE
         self._fastest = np.multiply(robot.velocity, slack) + tick / dt
         self._hardest = np.multiply(robot.acceleration, slack) + 2.0 * tick / dt**2
+        self._harshest = np.multiply(robot.jerk, slack) + (4.0 * tick + 1e-14) / dt**3  # rounding of positions
 
     def arrived(self, command: Any) -> bool:
         """Judge one command; whether it is something that an arm can follow at all."""
@@ -47,19 +48,23 @@ class Oracle:
             return False
         velocity = (command - self.position) / self.dt
         acceleration = (velocity - self.velocity) / self.dt
+        jerk = (acceleration - self.acceleration) / self.dt
         if ((command < self._low) | (command > self._high)).any():
             self._violated("position", command)
         elif (np.abs(velocity) > self._fastest).any():
             self._violated("velocity", velocity)
         elif (np.abs(acceleration) > self._hardest).any():
             self._violated("acceleration", acceleration)
-        self.position, self.velocity = np.array(command, np.float64), velocity
+        elif (np.abs(jerk) > self._harshest).any():
+            self._violated("jerk", jerk)
+        self.position = np.array(command, np.float64)
+        self.velocity, self.acceleration = velocity, acceleration
         return True
 
     def restart(self, held: np.ndarray) -> None:
         """The arm stands at (n,) [rad] by its own doing; differences start anew from there."""
         self.position = np.array(held, np.float64)
-        self.velocity = np.zeros_like(self.position)
+        self.velocity, self.acceleration = np.zeros_like(self.position), np.zeros_like(self.position)
 
     def braking(self) -> np.ndarray:
         """Poses (T, n) [rad] of the control box's own ramp to standstill, under the limits, from the last command."""

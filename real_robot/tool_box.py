@@ -1,0 +1,111 @@
+"""ToolBox: whether the tool stays in its box and below its speed, cheaply.
+
+From the last anchor q0, where the tool stood at p0 with the Jacobian J, a way q0 + d leads it to
+
+    p = p0 + J d + r,    |r| <= 1/2 sum_ij R_max(i,j) |d_i| |d_j|,                                            (1)
+
+since the second derivative of p by joints i <= j is a product of unit axes with an arm no longer than R_j, the length
+of the chain beyond joint j. Most commands are settled by (1), over the whole way to standstill at once; where it leaves
+a doubt, the anchor moves here, and where that does not help, forward kinematics looks at every period of the way.
+Legend: n joints, T servo periods.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..kinematics import forward_kinematics, tool_jacobian
+from ..robots import RobotSpec
+
+NEAR = 0.02  # [rad] from the anchor, where it need not move
+BOX_MARGIN = 1e-6  # [m] the box lies so much inside the published one, for the rounding of sums
+
+
+def reach(robot: RobotSpec) -> np.ndarray:
+    """How far the tool can be from each joint's axis: (n,) [m]."""
+    lengths = [float(np.linalg.norm(frame.pos)) for frame in (*robot.chain[1:], robot.tool)]
+    return np.cumsum(lengths[::-1])[::-1]
+
+
+def stopping_distance(velocity: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
+    """Joint angles (n,) [rad] that braking by `step` (n,) [rad/s] a period covers, or a little more."""
+    speed = np.abs(velocity)
+    return 0.5 * speed * speed / step * dt
+
+
+def stopping_path(velocity: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
+    """Where braking leads, in joint angles from here: (T, n) [rad], the first row zero."""
+    ticks = int(np.max(np.abs(velocity) / step)) + 1
+    k = np.arange(ticks + 1)[:, None]
+    speeds = np.maximum(np.abs(velocity) - k * step, 0.0)
+    speeds[0] = 0.0
+    return np.sign(velocity) * np.cumsum(speeds, axis=0) * dt
+
+
+class ToolBox:
+    """The box of one arm, and the speed of its tool."""
+
+    def __init__(self, robot: RobotSpec, step: np.ndarray, periods: int, max_speed: float):
+        """
+        Args:
+            step: (n,) change of velocity in one servo period [rad/s].
+            periods: over which what is sent is a mean of commands; it cuts corners by a bound, and so do the walls.
+            max_speed: of the tool [m/s].
+        """
+        self._robot, self._step, self._dt, self._max_speed = robot, step, robot.servo_dt, max_speed
+        self._reach = reach(robot)
+        # a mean over the time D of a path with |p''| <= a is off it by at most a D^2 / 24, and a dt^2 / 8 between rows
+        span, acceleration = (periods - 1) * robot.servo_dt, step / robot.servo_dt
+        corner = acceleration * (span**2 / 24.0 + (robot.servo_dt**2 / 8.0 if periods > 1 else 0.0))
+        margin = BOX_MARGIN + float(self._reach @ corner)
+        self._low, self._high = np.array(robot.workspace_low) + margin, np.array(robot.workspace_high) - margin
+        self._curvature = 0.5 * self._reach[np.maximum.outer(np.arange(len(step)), np.arange(len(step)))]  # (n, n) [m]
+        self._move_anchor(np.array(robot.home))
+
+    def too_fast(self, before: np.ndarray, position: np.ndarray, velocity: np.ndarray) -> tuple[float, float] | None:
+        """Speed of the tool from `before` to `position` (n,) and its limit [m/s], where it is above."""
+        speed = np.abs(velocity)
+        if self._reach @ speed <= self._max_speed:
+            return None
+        away = np.maximum(np.abs(before - self._anchor), np.abs(position - self._anchor))
+        along = self._jacobian @ velocity
+        if math.sqrt(along @ along) + 2.0 * float(away @ self._curvature @ speed) <= self._max_speed:
+            return None
+        tool, _ = forward_kinematics(self._robot, np.stack([before, position]))
+        fastest = float(np.linalg.norm(tool[1] - tool[0])) / self._dt
+        return (fastest, self._max_speed) if fastest > self._max_speed else None
+
+    def outside(self, position: np.ndarray, velocity: np.ndarray, wall: float = 0.0) -> tuple[str, float, float] | None:
+        """Axis, value and limit [m] where the tool comes nearer to a wall than that, here or braking from here."""
+        stop = stopping_distance(velocity, self._step, self._dt)
+        if self._surely_inside(position, np.copysign(stop, velocity), wall):
+            return None
+        if np.abs(position - self._anchor).max() > NEAR:
+            self._move_anchor(position)
+            if self._surely_inside(position, np.copysign(stop, velocity), wall):
+                return None
+        path = position[None] + stopping_path(velocity, self._step, self._dt)  # (T, n)
+        tool, _ = forward_kinematics(self._robot, path)  # (T, 3)
+        excess = np.maximum(self._low - tool, tool - self._high)
+        if (excess <= -wall).all():
+            return None
+        t, axis = np.unravel_index(int(np.argmax(excess)), excess.shape)
+        value = float(tool[t, axis])
+        low, high = self._low[axis] + wall, self._high[axis] - wall
+        return "xyz"[axis], value, float(low if value < low else high)
+
+    def _surely_inside(self, position: np.ndarray, stop: np.ndarray, wall: float) -> bool:
+        """Whether (1) says so for all poses between here and here + stop (n,), joint by joint."""
+        here = position - self._anchor
+        there = here + stop
+        away = np.maximum(np.abs(here), np.abs(there))
+        curved = float(away @ self._curvature @ away) + wall
+        a, b = self._jacobian * here, self._jacobian * there  # (3, n)
+        low, high = np.minimum(a, b).sum(axis=1) - curved, np.maximum(a, b).sum(axis=1) + curved
+        return bool((self._tool + low >= self._low).all() and (self._tool + high <= self._high).all())
+
+    def _move_anchor(self, position: np.ndarray) -> None:
+        self._anchor = position.copy()
+        self._tool, self._jacobian = tool_jacobian(self._robot, position)
