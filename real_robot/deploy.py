@@ -43,8 +43,9 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         realtime: keep pace with the wall clock where the address is a twin.
         task: the task to take goals and success from; None takes the one that the policy was trained on.
 
-    A stop that is latched (a broken policy, a wall) fails the episode. A twin or an emulated arm is released and goes on; on
-    any other arm the deployment ends there, since releasing it is a person's decision, and the summary holds the `fault`.
+    A stop that is latched (a broken policy, a wall) fails the episode. A twin or an emulated arm is released and goes
+    on; on any other arm the deployment ends there, since releasing it is a person's decision, and the summary holds
+    the `fault`.
 
     Raises:
         SpecError: the policy does not fit the arm or the task, with the list of differences; nothing has moved.

@@ -8,7 +8,7 @@ Python's own shared memory (3.11) a reader that dies takes the name away from ev
     128       description: the record's fields as JSON
     4096 k    slots, capacity of them: stamp (8 bytes), checksum (8 bytes), record, padding to 64 bytes
 
-Sequence lock: record n lies in slot n mod capacity. The writer sets the slot's stamp to 2 n - 1, copies, sets it to 2 n,
+Sequence lock: record n lies in slot n mod capacity. The writer sets its stamp to 2 n - 1, copies, sets it to 2 n,
 and then the head to n. A reader that finds 2 n before and after its copy has the whole record n; anything else has been
 overrun. A writer that is killed on the way leaves a slot that no head points to. This needs stores and loads in order,
 as x86 keeps them; on another machine a checksum in each slot decides.
