@@ -83,6 +83,30 @@ def tool_jacobian(robot: RobotSpec, q: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.array((px, py, pz)), np.array(columns).T
 
 
+def joint_frames(robot: RobotSpec, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Origins (n + 1, 3) [m] and rotations (n + 1, 3, 3) of every joint's frame and the tool's, at one pose (n,)."""
+    origin, rotation, origins, rotations = np.zeros(3), np.eye(3), [], []
+    for i, (t, r) in enumerate(_constants(robot)):
+        origin, rotation = origin + rotation @ t, rotation @ r
+        if i < len(q):
+            c, s = np.cos(q[i]), np.sin(q[i])
+            rotation = rotation @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        origins.append(origin)
+        rotations.append(rotation)
+    return np.array(origins), np.array(rotations)
+
+
+def jacobian(robot: RobotSpec, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tool position (3,), rotation (3, 3) and their derivative (6, n) at one pose (n,), in the base frame.
+
+    Column i of joint i's axis z_i and origin o_i is (z_i x (p - o_i), z_i): velocity [m/rad] above angular velocity
+    (Siciliano et al. 2009, "Robotics", section 3.1.3).
+    """
+    origins, rotations = joint_frames(robot, q)
+    axes, position = rotations[:-1, :, 2], origins[-1]
+    return position, rotations[-1], np.concatenate([np.cross(axes, position - origins[:-1]), axes], axis=1).T
+
+
 def inverse_kinematics(robot: RobotSpec, position: Any, rotation: Any, start: Any, iterations: int = 200) -> np.ndarray:
     """Joint angles (n,) within limits with the tool at `position` (3,) and `rotation` (3, 3), searched from `start`.
 

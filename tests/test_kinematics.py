@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poise.errors import UsageError
-from poise.kinematics import forward_kinematics, rotation_matrix, tool_jacobian
+from poise.kinematics import (
+    forward_kinematics,
+    jacobian,
+    joint_frames,
+    rotation_matrix,
+    rotation_vector,
+    tool_jacobian,
+)
 from poise.robots import FR3, ROBOTS, Frame, RobotSpec, robot_spec
 
 poses = st.tuples(*(st.floats(lo, hi) for lo, hi in zip(FR3.position_low, FR3.position_high, strict=True)))
@@ -145,3 +152,26 @@ def test_the_jacobian_is_the_derivative_and_its_position_the_same(name):
         np.testing.assert_allclose(position, there[0], atol=1e-14)
         central = (there[1 : len(q) + 1] - there[len(q) + 1 :]).T / 2e-6
         np.testing.assert_allclose(jacobian, central, atol=1e-8)
+
+
+@pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS)
+def test_the_jacobian_agrees_with_finite_differences(robot):
+    rng, h = np.random.default_rng(0), 1e-6
+    for _ in range(5):
+        q = rng.uniform(robot.position_low, robot.position_high)
+        p, r, j = jacobian(robot, q)
+        here = forward_kinematics(robot, q)
+        np.testing.assert_allclose(p, here[0], atol=1e-12)
+        np.testing.assert_allclose(r, here[1], atol=1e-12)
+        for i in range(robot.num_joints):
+            moved = q.copy()
+            moved[i] += h
+            p2, r2 = forward_kinematics(robot, moved)
+            np.testing.assert_allclose(j[:3, i], (p2 - p) / h, atol=1e-5)
+            np.testing.assert_allclose(j[3:, i], rotation_vector((r2 - r) @ r.T / h), atol=1e-5)
+
+
+def test_frames_of_the_textbooks_arm():
+    origins, rotations = joint_frames(two_link_arm(), np.array([math.pi / 2, math.pi / 2]))
+    np.testing.assert_allclose(origins, [[0, 0, 0.1], [0, 0.3, 0.1], [-0.2, 0.3, 0.1]], atol=1e-12)
+    np.testing.assert_allclose(rotations[1][:, 0], [-1, 0, 0], atol=1e-12)
