@@ -312,7 +312,7 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
                 for row in loop.episode(runner, goal, int(request["steps"])):
                     yield {"row": row}
             case "follow":
-                for row in follow(loop, loop.waypoints, float(request["period"])):
+                for row in follow(loop, loop.waypoints, float(request["period"]), request["source"]):
                     yield {"row": row}
             case "hold":
                 loop.hold()

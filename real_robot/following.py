@@ -79,12 +79,12 @@ class Waypoints:
         return Waypoint(now, first.target + share * (second.target - first.target), second.gripper)
 
 
-def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[dict[str, Any]]:
+def follow(loop: ControlLoop, waypoints: Waypoints, period: float, source: str = "") -> Iterator[dict[str, Any]]:
     """Follow `waypoints`, which grow meanwhile, until somebody ends it or a stop is latched: one row each `period` [s].
 
     A row holds time (of its first reading), joint_pos, joint_vel, joint_effort, gripper_pos, target (aimed for then),
-    and, of its end, now, joint_pos_target (sent last), gripper_target, following, verdict (the worst) and why, fault,
-    device_fault, counts.
+    and, of its end, now, joint_pos_target (sent last), gripper_target, following, state, verdict (the worst) and why,
+    fault, device_fault, counts.
 
     Raises:
         UsageError: no period. RobotError: a stop is latched.
@@ -95,7 +95,7 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[d
     max_velocity, max_acceleration = SHARE * np.array(robot.velocity), SHARE * np.array(robot.acceleration)
     loop._refuse_while_stopped()
     waypoints.clear()
-    loop._ended, loop._job = False, ArmState.RUN_TELEOP
+    loop._ended, loop._job = False, ArmState.RUN_REPLAY if source == "replay" else ArmState.RUN_TELEOP
     target, gripper, aim = supervisor.position, None, None
     position, velocity = supervisor.position, supervisor.velocity
     try:
@@ -137,6 +137,7 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[d
                 "joint_pos_target": supervisor.sent.tolist(),
                 "gripper_target": gripper,
                 "following": aim is not None,
+                "state": str(loop.state),
                 "verdict": int(worst.code),
                 "why": "" if worst.code is Code.PASS else str(worst),
                 "fault": str(supervisor.fault or ""),
@@ -145,6 +146,7 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float) -> Iterator[d
             }
     finally:
         loop._come_to_rest()
+        loop._job = ArmState.HOLD
 
 
 def add_points(loop: ControlLoop, waypoints: Waypoints, points: Sequence[Sequence[Any]] | None) -> None:

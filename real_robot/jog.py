@@ -22,6 +22,7 @@ import numpy as np
 from ..kinematics import forward_kinematics, jacobian, rotation_matrix
 from ..robots import RobotSpec
 from .route import outside
+from .self_collision import SelfCollision
 
 ITERATIONS = 3
 DAMPING = 0.02  # k [m]: the largest gain from error to joint is 1 / (2 k)
@@ -29,6 +30,7 @@ LENGTH, LENGTH_FEW = 0.3, 0.03  # w [m], and that of an arm with fewer than six 
 LAG = (0.02, 0.1)  # [m], [rad] that the reference may be ahead of what the joints can do
 LEAD = 0.2  # [rad] that a target may be ahead of what was sent
 CLEARANCE = 0.04  # [m] that the tool is kept from the walls of its box; the supervisor minds 0.02
+APART = 0.02  # [m] that links are kept apart; the supervisor minds 0.01
 MARGIN = 0.03  # [rad] that joints are kept from their ends
 
 
@@ -63,8 +65,8 @@ class Jog:
         self._fastest = np.minimum(self.speeds.joint * np.array(robot.velocity), self.speeds.largest_joint)
         length = LENGTH if robot.num_joints >= 6 else LENGTH_FEW
         self._weight = np.array([1.0, 1.0, 1.0, length, length, length])
-        self._home = np.array(robot.home)
-        self.begin(self._home, None)
+        self._collision = SelfCollision.of(robot)
+        self.begin(np.array(robot.home), None)
 
     def begin(self, joint_pos: np.ndarray, gripper_pos: float | None) -> None:
         """Start from what was sent last (n,), with the gripper where it is."""
@@ -128,10 +130,13 @@ class Jog:
         return start + way * min(1.0, float(dt / max(np.max(np.abs(way) / self._fastest), 1e-12)))
 
     def _inside(self, before: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """q within the joints' ends, or `before` where the tool would come too near to a wall of its box."""
+        """q within the joints' ends; `before` where the tool comes too near to a wall, or a link to another."""
         q = np.clip(q, np.minimum(self._low, before), np.maximum(self._high, before))  # back from beyond is a way
         then, now = outside(self.robot, np.stack([before, q]))
-        return before if now > -CLEARANCE and now > then else q
+        if now > -CLEARANCE and now > then:
+            return before
+        near = self._collision is not None and self._collision.touching(before, q, np.zeros(len(q)), APART)
+        return before if near else q
 
     def _grip(self, wish: Wish, dt: float) -> None:
         gripper = self.robot.gripper

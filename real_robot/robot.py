@@ -129,14 +129,14 @@ class Robot:
                    "goal": {name: _plain(value) for name, value in goal.items()}}  # fmt: skip
         yield from self._rows(request)
 
-    def follow(self, period: float) -> Iterator[Message]:
+    def follow(self, period: float, source: str = "teleop") -> Iterator[Message]:
         """Follow what `aim` says until the loop over this is left or a stop is latched: a row each `period` [s].
 
         A row holds time, joint_pos, joint_vel, joint_effort, gripper_pos and target as its period began, and now,
-        joint_pos_target (sent last), gripper_target, following (whether anything was aimed for), verdict (the worst)
-        and why, fault, device_fault and counts as it ended. See real_robot/following.py.
+        joint_pos_target (sent last), gripper_target, following (whether anything was aimed for), state, verdict (the
+        worst) and why, fault, device_fault and counts as it ended. See real_robot/following.py.
         """
-        yield from self._rows({"do": "follow", "period": period})
+        yield from self._rows({"do": "follow", "period": period, "source": source})
 
     def aim(self, target: Any, at: float, gripper: float | None = None) -> None:
         """While following, from any thread: be at (n,) [rad] at a time on the clock of a row's `now` [s]."""
