@@ -25,7 +25,21 @@ def _xarm(device: str, options: dict[str, str]) -> Driver:
     return XArm(device, options)
 
 
-FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {"twin": _twin, "xarm": _xarm}
+def _servos(name: str) -> Callable[[str, dict[str, str]], Driver]:
+    def make(path: str, options: dict[str, str]) -> Driver:
+        from .servo_driver import servo_driver
+
+        return servo_driver(name, path, options)
+
+    return make
+
+
+FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {
+    "twin": _twin,
+    "so101": _servos("so101"),
+    "vx300s": _servos("vx300s"),
+    "xarm": _xarm,
+}
 
 
 def split_address(address: str) -> tuple[str, str, dict[str, str]]:

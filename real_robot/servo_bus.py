@@ -22,7 +22,7 @@ class ServoState(NamedTuple):
 
     position: int  # [ticks]
     velocity: float  # [ticks/s]
-    torque: float  # share of what the servo can, in [-1, 1]
+    torque: float  # Feetech: share of full load, in [-1, 1]; Dynamixel: current [A]
     error: int  # the status packet's error byte; 0 where all is well
 
 

@@ -75,7 +75,7 @@ def check_robot(make: Callable[[], Robot]) -> None:
         small = robot.read().joint_pos_target + 1e-5
         verdict = robot.command(small)
         assert verdict.code is Code.PASS and np.array_equal(verdict.position, small)
-        verdict = robot.command(small + 0.3)
+        verdict = robot.command(small - 0.3)
         assert verdict.code is Code.CLIP and verdict.rule == "acceleration" and verdict.joint in robot.spec.joints
         assert np.abs(verdict.position - small).max() < 0.01
         at = robot.status()["time"]

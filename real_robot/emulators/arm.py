@@ -116,6 +116,15 @@ class EmulatedArm:
         low, high = sorted((gripper.closed, gripper.open))
         self._data.ctrl[self.model.actuator(gripper.actuator).id] = min(max(target, low), high)
 
+    def place(self, joint_pos: np.ndarray, gripper: float | None = None) -> None:
+        """Put the arm (n,) [rad], and its gripper, somewhere at once: what a hand does to an arm without torque."""
+        self._data.qpos[self._qpos], self._data.qvel[:] = joint_pos, 0.0
+        self.command(joint_pos)
+        if gripper is not None and self.robot.gripper is not None:
+            for joint in self.robot.gripper.joints:
+                self._data.joint(joint).qpos[0] = gripper
+            self._data.ctrl[self.model.actuator(self.robot.gripper.actuator).id] = gripper
+
     def advance(self, seconds: float) -> None:
         """Let time pass, in whole milliseconds."""
         self._mujoco.mj_step(self.model, self._data, nstep=round(seconds / PHYSICS_DT))

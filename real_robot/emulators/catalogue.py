@@ -17,7 +17,19 @@ def _xarm7(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator
     return XArmEmulator(host, options, virtual)
 
 
-EMULATORS: dict[str, Maker] = {"xarm7": _xarm7}
+def _so101(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
+    from .feetech import FeetechEmulator
+
+    return FeetechEmulator(link, options, virtual)
+
+
+def _vx300s(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
+    from .dynamixel import DynamixelEmulator
+
+    return DynamixelEmulator(link, options, virtual)
+
+
+EMULATORS: dict[str, Maker] = {"so101": _so101, "vx300s": _vx300s, "xarm7": _xarm7}
 
 
 def make(name: str, host: str, link: str, virtual: bool, settings: Sequence[str]) -> Emulator:

@@ -103,9 +103,13 @@ class Emulator:
         if self._ramp:
             self.held = self._ramp.pop(0)
             self.oracle.restart(self.held)
-        self.arm.command(self.held)
+        self.arm.command(self.driven(self.held))
         self.arm.advance(max(self.dt, PHYSICS_DT))
         self.tick()
+
+    def driven(self, held: np.ndarray) -> np.ndarray:
+        """What the joints' controllers get for the pose (n,) that they are to follow: less where a motor is off."""
+        return held
 
     def tick(self) -> None:
         """Called after every servo period, under the lock: watchdogs and the like."""
