@@ -44,7 +44,7 @@ setup: .venv/.stamp
 	@echo "setup 2/3: PyTorch (the largest download)"
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
-	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,experts,export,identify,lerobot,peers,robosuite,robotics,view,xarm]'
+	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,dynamixel,experts,export,feetech,identify,lerobot,peers,robosuite,robotics,view,xarm]'
 	@$(PIP) --no-deps --no-build-isolation d4rl robomimic robosuite
 	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOMIMIC_ASKS) \
 	  $(ROBOSUITE_ASKS)

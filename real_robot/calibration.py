@@ -123,14 +123,16 @@ def refuse_misfit(calibration: Calibration, robot: RobotSpec, gripper: tuple[flo
         raise RobotError(f"{what} does not fit {robot.name}:\n" + "\n".join(f"  - {line}" for line in lines))
 
 
-def fit(robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int], signs: Mapping[str, int],
-        middle: Sequence[int], low: Sequence[int], high: Sequence[int], turning: Sequence[str] = ()) -> Calibration:  # fmt: skip
+def fit(robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int], middle: Sequence[int],
+        low: Sequence[int], high: Sequence[int], turning: Sequence[str] = (),
+        signs: Mapping[str, int] | None = None) -> Calibration:  # fmt: skip
     """The calibration from what was seen while each joint was moved through its range.
 
     Args:
         middle: (m,) ticks at the pose that was shown first, every joint at the middle of its range.
         low, high: (m,) least and greatest ticks that were seen.
         turning: joints without stops: their middle is where they were shown.
+        signs: of servos whose ticks fall with the angle, -1.
 
     Raises:
         RobotError: it does not fit the arm, with every reason.
@@ -139,7 +141,7 @@ def fit(robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int], 
     servos, askew = {}, []
     for i, ((name, servo), (start, end)) in enumerate(zip(ids.items(), ranges, strict=True)):
         centre = middle[i] if name in turning else round(0.5 * (low[i] + high[i]))
-        sign = signs.get(name, 1)
+        sign = (signs or {}).get(name, 1)
         servos[name] = Joint(servo, sign, round(centre - sign * 0.5 * (start + end) / RAD), low[i], high[i])
         if abs(centre - middle[i]) * RAD > ASKEW and name != "gripper":
             askew.append(f"{name}: the middle of its range is {abs(centre - middle[i]) * RAD:.2f} rad from where "
@@ -158,7 +160,10 @@ def _misfits(joint: Joint, published: tuple[float, float]) -> list[str]:
         return [f"id {joint.id} or range {joint.low} to {joint.high}: expected 0 to 252, 0 <= low < high < {TICKS}"]
     reasons = []
     ends = sorted((joint.angle(joint.low), joint.angle(joint.high)))
-    for end, here, there, short in (("lower", *_pair(ends, published, 0), 1), ("upper", *_pair(ends, published, 1), -1)):
+    for end, here, there, short in (
+        ("lower", *_pair(ends, published, 0), 1),
+        ("upper", *_pair(ends, published, 1), -1),
+    ):
         missing = short * (here - there)  # positive: the joint does not get there
         if missing > SHORT:
             reasons.append(f"its {end} end is at {here:.3f} rad, {missing:.2f} rad short of the published {there:.3f}; "
@@ -181,7 +186,9 @@ def _parsed(document: Any, path: str) -> Calibration:
         servos = {}
         for name, entry in document["servos"].items():
             if sorted(entry) != sorted(names) or not all(type(value) is int for value in entry.values()):
-                raise UsageError(f"calibration {path}, {name}: expected whole numbers {', '.join(names)}, found {entry}")
+                raise UsageError(
+                    f"calibration {path}, {name}: expected whole numbers {', '.join(names)}, found {entry}"
+                )
             servos[name] = Joint(**entry)
         return Calibration(str(document["robot"]), servos)
     except (KeyError, TypeError, AttributeError):

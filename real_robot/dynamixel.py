@@ -1,4 +1,5 @@
-"""ViperX 300 S and kin: arms of Dynamixel X servos, Protocol 2.0, through `dynamixel_sdk` (pip install 'poise[dynamixel]').
+"""ViperX 300 S and kin: arms of Dynamixel X servos, Protocol 2.0, through `dynamixel_sdk`
+(pip install 'poise[dynamixel]').
 
 Registers of the XM430 and XM540 (ROBOTIS' e-manual); ids, models and drive modes of the arm as Interbotix delivers it.
 Shoulder and elbow have two servos each: the second follows the first by its Secondary ID, and is read, never written.
@@ -84,6 +85,12 @@ class DynamixelBus(ServoBus):
     def ask_states(self, ids: list[int]) -> int:
         return self._packets.syncReadTx(self._port, *self.state_at, ids, len(ids), False)
 
+    def receive(self) -> tuple[list[int], int]:
+        return self._packets.rxPacket(self._port, False)
+
+    def take_apart(self, packet: list[int]) -> tuple[int, int, Sequence[int]]:
+        return packet[4], packet[8], packet[9 : 5 + (packet[5] | packet[6] << 8)]
+
     def decode(self, data: Sequence[int], error: int) -> ServoState:
         raw = bytes(data)
         current, velocity, position = (
@@ -116,7 +123,7 @@ class DynamixelBus(ServoBus):
                                     "with Dynamixel Wizard")  # fmt: skip
 
     def faults(self, servo: int, error: int) -> str:
-        """The names of the faults in a servo's Hardware Error Status, where a status packet's alert bit tells of one."""
+        """The names of the faults in a servo's Hardware Error Status, where the alert bit tells of one."""
         if not error & ALERT:
             return ""
         status = self.get(servo, "hardware_error")

@@ -60,6 +60,12 @@ class FeetechBus(ServoBus):
     def ask_states(self, ids: list[int]) -> int:
         return self._packets.syncReadTx(self._port, *self.state_at, ids, len(ids))
 
+    def receive(self) -> tuple[list[int], int]:
+        return self._packets.rxPacket(self._port)
+
+    def take_apart(self, packet: list[int]) -> tuple[int, int, Sequence[int]]:
+        return packet[2], packet[4], packet[5:-1]
+
     def decode(self, data: Sequence[int], error: int) -> ServoState:
         position, velocity, load = (data[i] | data[i + 1] << 8 for i in (0, 2, 4))
         return ServoState(signed(position, 15), signed(velocity, 15), signed(load, 10) / 1000.0, error)

@@ -54,14 +54,16 @@ class Page:
 
     def read(self) -> tuple[float, float, np.ndarray, np.ndarray] | None:
         """When it was written [s], acceleration, goals (n,), velocities (n,); None before anything was."""
-        for _ in range(100):
-            before = self._count()
+        tries = 100
+        while (before := self._count()) and tries:
             stamp, acceleration, n = struct.unpack_from("3d", self._memory, 16)
             numbers = np.frombuffer(bytes(self._memory[40 : 40 + 16 * int(n)]))
-            if before == self._count() and before % 2 == 0:
-                break
-        # a writer that died in the middle leaves an odd count; goals and velocities are then at most one period apart
-        return None if before == 0 else (stamp, acceleration, *np.split(numbers, 2))
+            tries -= 1
+            if (before == self._count() and before % 2 == 0) or not tries:
+                # a writer that died in the middle leaves an odd count: goals and velocities one period apart, at most
+                goals, velocities = np.split(numbers, 2)
+                return stamp, acceleration, goals, velocities
+        return None
 
     def _count(self) -> int:
         return struct.unpack_from("q", self._memory, 0)[0]

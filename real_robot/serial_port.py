@@ -24,7 +24,7 @@ def patient(port_handler: type) -> Any:
     class PatientPort(port_handler):  # type: ignore[misc, valid-type]
         patience = 0.004
 
-        def setupPort(self, cflag_baud: int) -> bool:  # noqa: N802, the SDK's name
+        def setupPort(self, cflag_baud: int) -> bool:
             done = super().setupPort(cflag_baud)
             self._fd: int = self.ser.fileno()
             self._poll = select.poll()
@@ -38,13 +38,13 @@ def patient(port_handler: type) -> Any:
             except OSError:
                 raise NotConnectedError(f"{self.port_name} is in use by another program; end that first") from None
 
-        def clearPort(self) -> None:  # noqa: N802
+        def clearPort(self) -> None:
             self.ser.reset_input_buffer()
 
-        def writePort(self, packet: list[int]) -> int:  # noqa: N802
+        def writePort(self, packet: list[int]) -> int:
             return os.write(self._fd, bytes(packet))
 
-        def readPort(self, length: int) -> bytes:  # noqa: N802
+        def readPort(self, length: int) -> bytes:
             if length <= 0:
                 return b""
             left = self.packet_timeout - self.getTimeSinceStart()  # [ms]
@@ -55,10 +55,10 @@ def patient(port_handler: type) -> Any:
                 raise OSError("the line is closed")
             return got
 
-        def getCurrentTime(self) -> float:  # noqa: N802
+        def getCurrentTime(self) -> float:
             return time.monotonic() * 1e3
 
-        def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
+        def setPacketTimeout(self, packet_length: int) -> None:
             self.setPacketTimeoutMillis(1e3 * (BITS * packet_length / self.baudrate + self.patience))
 
     return PatientPort

@@ -6,9 +6,9 @@ may be lost or damaged (asked for once more, then reported), and errors that nam
 
 from __future__ import annotations
 
+import contextlib
 import termios
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 from ..errors import NotConnectedError, UsageError
@@ -55,6 +55,14 @@ class ServoBus:
         """Send one sync read; the SDK's result."""
         raise NotImplementedError
 
+    def receive(self) -> tuple[list[int], int]:
+        """The SDK's next status packet, whoever sent it, and its result."""
+        raise NotImplementedError
+
+    def take_apart(self, packet: list[int]) -> tuple[int, int, Sequence[int]]:
+        """Servo, error byte and parameters of a status packet."""
+        raise NotImplementedError
+
     # ---- life --------------------------------------------------------------------------------
 
     def open(self, claim: bool = True) -> None:
@@ -76,7 +84,7 @@ class ServoBus:
         """Let go of the port; a second call does nothing."""
         if self._port is not None:
             port, self._port = self._port, None
-            with self._suppressed():
+            with contextlib.suppress(OSError, termios.error):  # it is going anyway
                 port.closePort()
 
     @property
@@ -133,11 +141,10 @@ class ServoBus:
             with self._line():
                 if self.ask_states(missing) != 0:
                     continue
-                for servo in missing:
-                    data, result, error = self._answer(servo)
-                    if result != 0 or len(data) != self.state_at[1]:
-                        break
-                    found[servo] = self.decode(data, error)
+                while len(found) < len(servos) and (answer := self._answer()) is not None:
+                    servo, error, data = answer
+                    if servo in missing and len(data) == self.state_at[1]:
+                        found[servo] = self.decode(data, error)
         return found
 
     def send(self, register: str, values: Mapping[int, int]) -> None:
@@ -150,12 +157,18 @@ class ServoBus:
         with self._line():
             self._packets.syncWriteTxOnly(self._port, address, size, payload, len(payload))
 
-    def _answer(self, servo: int) -> tuple[Sequence[int], int, int]:
-        try:
-            return self._packets.readRx(self._port, servo, self.state_at[1])
-        except IndexError:  # the SDK's parser, on a damaged length
+    def _answer(self) -> tuple[int, int, Sequence[int]] | None:
+        """Servo, error byte and parameters of the next status packet; damaged ones pass by; None after the timeout."""
+        while True:
+            try:
+                packet, result = self.receive()
+            except IndexError:  # the SDK's parser, on a damaged length
+                result = -1
+            if result == 0:
+                return self.take_apart(packet)
             self._port.is_using = False
-            return (), -1, 0
+            if self._port.isPacketTimeout():
+                return None
 
     def _tried(self, call: Callable[[], tuple[Any, int, int]], size: int | None = None) -> Any:
         """The first of (value, result, error) as soon as the result is good; None where it never is."""
@@ -171,7 +184,7 @@ class ServoBus:
                 return value
         return None
 
-    @contextmanager
+    @contextlib.contextmanager
     def _line(self, what: str = ""):
         if self._port is None and not what:
             raise NotConnectedError(f"{self.path} is not open; call open() first")
@@ -180,13 +193,6 @@ class ServoBus:
         except (OSError, termios.error) as error:
             self.close()
             raise NotConnectedError(f"{what or f'{self.path} has gone'}: {_reason(error)}") from None
-
-    @contextmanager
-    def _suppressed(self):
-        try:
-            yield
-        except (OSError, termios.error):
-            pass  # it is going anyway
 
 
 def answering(bus: ServoBus, servos: Iterable[int]) -> dict[int, int]:

@@ -4,8 +4,9 @@
     read     one sync read of position, velocity and load; what is lost or damaged is asked for once more
     write    one sync write of goal positions, gripper included, then a wait for the end of the servo period
 
-Nobody answers a sync write; that an arm does not follow is the supervisor's to see. A read that fails twice returns the
-last reading with its old time, which the supervisor rejects once it is stale; after LOST seconds the arm counts as gone.
+Nobody answers a sync write; that an arm does not follow is the supervisor's to see. A read that fails twice returns
+the last reading with its old time, which the supervisor rejects once it is stale; after LOST seconds the arm counts as
+gone.
 
 Options of an address: calibration=FILE, baud=N, watchdog=S; emulator=HOST:PORT and virtual=1 as emulators print them.
 On a virtual clock each write lets one servo period pass, and reading takes no time.
@@ -28,7 +29,6 @@ from .dynamixel import VX300S_ARM, DynamixelBus
 from .emulators.side_line import SideLine
 from .feetech import SO101_ARM, FeetechBus
 from .guardian import Guardian
-from .servo_arm import ServoArm
 from .servo_bus import TICKS, ServoState, answering
 
 LOST = 0.06  # [s] without a whole answer until the arm counts as gone
@@ -74,6 +74,7 @@ class ServoDriver:
         self._time = 0.0  # [s] of the virtual clock
         self._torque = np.array([servo.torque for servo in self._arm.servos.values()])  # (m,)
         self._missed = 0
+        self._is_tripped = False  # the servos' own watchdog has stopped them
 
     # ---- Driver ------------------------------------------------------------------------------
 
@@ -95,6 +96,7 @@ class ServoDriver:
 
     def read(self) -> Reading:
         self._refuse_closed()
+        self._after_silence()
         asked = self.now()
         states = self._bus.states([*self._ids, *self._shadows])
         silent = [servo for servo in (*self._ids, *self._shadows) if servo not in states]
@@ -111,6 +113,7 @@ class ServoDriver:
     def write(self, joint_pos_target: np.ndarray, gripper_target: float | None = None) -> None:
         self._refuse_closed()
         self._refuse_taken()
+        self._after_silence()
         goal = np.append(joint_pos_target, self._goal[-1] if gripper_target is None else
                          self._arm.to_angle(self._in_range(gripper_target)))  # fmt: skip
         if goal.shape != self._goal.shape or not np.isfinite(goal).all():
@@ -153,10 +156,12 @@ class ServoDriver:
             self._guardian.start(np.array(self.robot.acceleration)[0] / RAD, self._ids)
 
     def truth(self) -> dict[str, np.ndarray]:
+        self._catch_up()
         return self._side.truth() if self._side is not None else {}
 
     def counters(self) -> dict[str, int]:
         """What was asked for twice and what was missed all the same; of an emulator its oracle's counts too."""
+        self._catch_up()
         own = {"retries": self._bus.retries, "missed": self._missed}
         return {**own, **(self._side.counters() if self._side is not None else {})}
 
@@ -183,8 +188,10 @@ class ServoDriver:
         found = answering(self._bus, numbers.values())
         missing = [f"{name} (id {servo})" for name, servo in numbers.items() if servo not in found]
         if missing:
-            raise NotConnectedError(f"{self._bus.path} at {self._bus.baud} baud: no answer from {', '.join(missing)}; "
-                                    f"answering: {', '.join(map(str, found)) or 'nobody'}. {self._hint(found)}")  # fmt: skip
+            here = f"{self._bus.path} at {self._bus.baud} baud"
+            others = ", ".join(map(str, found)) or "nobody"
+            raise NotConnectedError(f"{here}: no answer from {', '.join(missing)}; answering: {others}. "
+                                    f"{self._hint(found)}")  # fmt: skip
         for name, servo in expected.items():
             here = numbers[name]
             if found[here] != servo.model:
@@ -209,7 +216,7 @@ class ServoDriver:
 
     def _energize(self) -> None:
         """Torque on where it is off, with the present pose as its goal; from here on the arm holds."""
-        bus, goals = self._bus, []
+        bus, goals, self._is_tripped = self._bus, [], False
         bus.arm_watchdog(self._ids, 0.0)
         for name, (joint, servo) in zip(self.calibration.servos, zip(self._ids, self._arm.servos.values(), strict=True),
                                         strict=True):  # fmt: skip
@@ -242,10 +249,7 @@ class ServoDriver:
         for servo, state in states.items():
             if state.error and (names := self._bus.faults(servo, state.error)):
                 return f"{names} of {self._name(servo)}"
-        if self.realtime and self._watchdog and time.monotonic() - self._spoken > 0.5 * self._watchdog:
-            if self._bus.watchdog_bit(self._ids[0]):
-                return "bus watchdog: the line was silent"
-        return ""
+        return "bus watchdog: the line was silent" if self._is_tripped else ""
 
     def _copy(self, reading: Reading | None) -> Reading:
         assert reading is not None
@@ -260,6 +264,11 @@ class ServoDriver:
             time.sleep(max(0.0, self._due - time.monotonic()))
         else:
             self._time += self.robot.servo_dt
+
+    def _catch_up(self) -> None:
+        """On a virtual clock, wait until the emulator has carried out what was sent; nobody answers a sync write."""
+        if not self.realtime and self._bus.is_open:
+            self._bus.ping(self._ids[0])
 
     def _in_range(self, gripper_target: float) -> float:
         gripper = self.robot.gripper
@@ -280,8 +289,14 @@ class ServoDriver:
 
     def _refuse_taken(self) -> None:
         if self._guardian is not None and self._guardian.has_taken_over:
-            raise NotConnectedError(f"no command came for {self._watchdog:g} s while the arm moved, and its guardian has "
-                                    "stopped it; clear_fault() goes on")  # fmt: skip
+            raise NotConnectedError(f"no command came for {self._watchdog:g} s while the arm moved, and its guardian "
+                                    "has stopped it; clear_fault() goes on")  # fmt: skip
+
+    def _after_silence(self) -> None:
+        """Where the line was silent for long, the servos' own watchdog may have stopped them."""
+        if self.realtime and self._watchdog and time.monotonic() - self._spoken > 0.5 * self._watchdog:
+            self._is_tripped |= self._bus.watchdog_bit(self._ids[0])
+            self._spoken = time.monotonic()
 
 
 def _number(options: Mapping[str, str], name: str, default: float) -> float:

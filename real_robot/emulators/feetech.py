@@ -91,7 +91,7 @@ class FeetechEmulator(ServoLine):
                 self.write_all([(servo, parameters[0], parameters[1:])])
                 self.reply(servo, b"")
 
-    def torque_changed(self, servo: TableServo) -> None:
+    def torque_told(self, servo: TableServo) -> None:
         if not servo.get(self.TORQUE):  # off: a latched fault ends with its cause
             servo.latched = self.still_there(servo)
         elif servo.latched:

@@ -1,7 +1,7 @@
 """ServoLine: an arm of servos on a pseudo-terminal. What the servos' protocols share: tables, a line, faults.
 
-Each servo has a table of registers in memory, which instruction packets read and write, and refreshes what is present in
-it from the arm every servo period. Goals that come by one packet while torque is on are one command: judged by the
+Each servo has a table of registers in memory, which instruction packets read and write, and refreshes what is present
+in it from the arm every servo period. Goals that come by one packet while torque is on are one command: judged by the
 oracle, with a tolerance of one tick of the servos, and followed. Goals written while torque is off are none.
 
 No real servo notices that its host has gone, and neither do these: what then happens is the watchdog's or the
@@ -89,7 +89,7 @@ class ServoLine(Emulator):
         n = robot.num_joints
         self.joints, self.gripper, self.shadows = list(servos[:n]), servos[n], list(servos[n + 1 :])
         self.servos = {servo.id: servo for servo in servos}
-        self.baud, self._link = baud, link or os.path.join(tempfile.mkdtemp(prefix="poise-"), robot.name)
+        self.baud, self._link = baud, link or f"{tempfile.gettempdir()}/poise-{robot.name}-{os.getpid()}-{id(self):x}"
         self._master = self._slave = -1
         self._answers = self._commands = 0
         self._late: list[tuple[float, bytes]] = []
@@ -217,13 +217,14 @@ class ServoLine(Emulator):
         """Write to a servo's table; where torque goes on or off, what the arm holds begins anew."""
         before = servo.get(self.TORQUE)
         servo.table[address : address + len(data)] = data
+        if address <= self.TORQUE[0] < address + len(data):
+            self.torque_told(servo)
         if servo.get(self.TORQUE) != before:
-            self.torque_changed(servo)
             self.held = self.goals()
             self.oracle.restart(self.held)
 
-    def torque_changed(self, servo: TableServo) -> None:
-        """Torque went on or off by command."""
+    def torque_told(self, servo: TableServo) -> None:
+        """Torque was commanded on or off."""
 
     def write_all(self, writes: Sequence[tuple[TableServo, int, bytes]]) -> None:
         """One packet writes to several servos' tables; goals among that, while torque is on, are a command."""

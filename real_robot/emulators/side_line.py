@@ -46,7 +46,7 @@ class SideServer:
             allow_reuse_address, daemon_threads = True, True
 
         self._server = Server(("127.0.0.1", 0), Line)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def address(self) -> str:
