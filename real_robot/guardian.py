@@ -7,11 +7,11 @@ arm stops as hard as its gears allow; if a new goal then comes late, it jumps th
 
 which shares a page of memory with the driver (last goals and their velocities, written before every command) and holds
 the end of a pipe. When the pipe breaks (the control process was killed) or no goal has come for S seconds while the arm
-was moving (it hangs, or is stopped), the guardian opens the port and ramps the arm down under its acceleration limit.
+was moving (it hangs, or is stopped), the guardian opens the port and ramps the arm down under its limits.
 It needs the computer and the USB cable to be alive, so it is less than a watchdog in the device.
 
-Page: two numbers of 8 bytes (a count, odd while being written; taken over: 1), then doubles: when written [s], the
-acceleration limit [ticks/s^2], n, and 2 n of goals [ticks] and velocities [ticks/s]. Legend: n joints.
+Page: two numbers of 8 bytes (a count, odd while being written; taken over: 1), then doubles: when written [s], n, and
+3 n of goals [ticks], velocities [ticks/s] and accelerations [ticks/s^2]. Legend: n joints.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import numpy as np
 
 from ..errors import NotConnectedError, RobotError
 from ..robots import RobotSpec, robot_spec
+from .calibration import RAD
+from .ramp import ramp
 
 PAGE = 4096
 LOOK = 0.02  # [s] between looks at the page
@@ -44,25 +46,24 @@ class Page:
     def __init__(self, descriptor: int):
         self._memory = mmap.mmap(descriptor, PAGE)
 
-    def write(self, acceleration: float, goals: Sequence[float], velocities: Sequence[float]) -> None:
-        """What is about to be sent, for n joints."""
+    def write(self, goals: np.ndarray, velocities: np.ndarray, accelerations: np.ndarray) -> None:
+        """What is about to be sent, each (n,)."""
         count = self._count() // 2 * 2
         struct.pack_into("q", self._memory, 0, count + 1)
-        numbers = (time.monotonic(), acceleration, float(len(velocities)), *goals[: len(velocities)], *velocities)
+        numbers = (time.monotonic(), float(len(goals)), *goals, *velocities, *accelerations)
         struct.pack_into(f"{len(numbers)}d", self._memory, 16, *numbers)
         struct.pack_into("q", self._memory, 0, count + 2)
 
-    def read(self) -> tuple[float, float, np.ndarray, np.ndarray] | None:
-        """When it was written [s], acceleration, goals (n,), velocities (n,); None before anything was."""
+    def read(self) -> tuple[float, np.ndarray] | None:
+        """When it was written [s], and goals, velocities and accelerations (3, n); None before anything was."""
         tries = 100
         while (before := self._count()) and tries:
-            stamp, acceleration, n = struct.unpack_from("3d", self._memory, 16)
-            numbers = np.frombuffer(bytes(self._memory[40 : 40 + 16 * int(n)]))
+            stamp, n = struct.unpack_from("2d", self._memory, 16)
+            numbers = np.frombuffer(bytes(self._memory[32 : 32 + 24 * int(n)]))
             tries -= 1
             if (before == self._count() and before % 2 == 0) or not tries:
                 # a writer that died in the middle leaves an odd count: goals and velocities one period apart, at most
-                goals, velocities = np.split(numbers, 2)
-                return stamp, acceleration, goals, velocities
+                return stamp, numbers.reshape(3, -1)
         return None
 
     def _count(self) -> int:
@@ -85,16 +86,14 @@ class Guardian:
         self._arguments = ["--arm", arm, "--port", port, "--baud", str(baud), "--silence", str(silence)]
         self._silence = silence
         self._process: subprocess.Popen[bytes] | None = None
-        self._acceleration = 0.0
 
-    def start(self, acceleration: float, ids: Sequence[int]) -> None:
+    def start(self, ids: Sequence[int]) -> None:
         """Start the process where it does not run, or let it watch on after it took over; silence 0 wants none.
 
-        acceleration: limit of the ramp [ticks/s^2]. Raises NotConnectedError.
+        ids: of the joints, then the gripper's. Raises NotConnectedError.
         """
         if not self._silence:
             return
-        self._acceleration = acceleration
         if self._process is not None and self._process.poll() is None:
             self._page.taken = False
             return
@@ -114,10 +113,10 @@ class Guardian:
             self.end()
             raise NotConnectedError("the guardian of the servo bus did not start; see docs/robot-so101.md")
 
-    def tell(self, goals: np.ndarray, velocities: np.ndarray) -> None:
-        """What is about to be sent, before rounding: goals (m,) [ticks], velocities (n,) [ticks/s]."""
+    def tell(self, goals: np.ndarray, velocities: np.ndarray, accelerations: np.ndarray) -> None:
+        """What is about to be sent, before rounding: goals [ticks], their velocities and accelerations, each (n,)."""
         if self._process is not None:
-            self._page.write(self._acceleration, goals.tolist(), velocities.tolist())
+            self._page.write(goals, velocities, accelerations)
 
     @property
     def has_taken_over(self) -> bool:
@@ -143,17 +142,6 @@ class Guardian:
 # ---- the process -----------------------------------------------------------------------------
 
 
-def ramp(goals: np.ndarray, velocities: np.ndarray, acceleration: float, dt: float) -> list[np.ndarray]:
-    """Goals (n,) [ticks] of every servo period until the arm stands."""
-    step, path = acceleration * dt * (1.0 - 1e-9), []
-    while velocities.any():
-        velocities = np.sign(velocities) * np.maximum(np.abs(velocities) - step, 0.0)
-        velocities[np.abs(velocities) < 1e-6] = 0.0
-        goals = goals + velocities * dt
-        path.append(goals)
-    return path
-
-
 def watch(page: Page, pipe: int, silence: float, stop) -> None:
     """Wait for the driver to end in order, to die or to fall silent; `stop(page)` brakes."""
     while True:
@@ -162,7 +150,7 @@ def watch(page: Page, pipe: int, silence: float, stop) -> None:
                 stop(page)
             return
         last = page.read()
-        if last is not None and not page.taken and last[3].any() and time.monotonic() - last[0] > silence:
+        if last is not None and not page.taken and last[1][1].any() and time.monotonic() - last[0] > silence:
             stop(page)
 
 
@@ -174,7 +162,7 @@ def brake(page: Page, robot: RobotSpec, arm: str, port: str, baud: int, ids: Seq
     last = page.read()
     if last is None:
         return
-    _, acceleration, goals, velocities = last
+    goals, velocities, accelerations = last[1]
     bus = ARMS[arm][1](port, baud, PATIENCE)
     with contextlib.suppress(RobotError):  # no line, no brake: nothing else can be done from here
         bus.open(claim=False)
@@ -182,7 +170,8 @@ def brake(page: Page, robot: RobotSpec, arm: str, port: str, baud: int, ids: Seq
         if bus.get(ids[fastest], "goal") != round(goals[fastest]):  # the driver died before it could send them
             goals = goals - velocities * robot.servo_dt
         due = time.monotonic()
-        for pose in ramp(goals, velocities, acceleration, robot.servo_dt):
+        limits = np.array(robot.acceleration) / RAD, np.array(robot.jerk) / RAD, robot.servo_dt
+        for pose in ramp(goals, velocities, accelerations, *limits):
             bus.send("goal", dict(zip(ids, np.rint(pose).astype(int).tolist(), strict=True)))
             due += robot.servo_dt
             time.sleep(max(0.0, due - time.monotonic()))

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from ..errors import NotConnectedError, UsageError
 
-TRIES = 2  # a packet is asked for once more
+TRIES = 2  # a packet of the cycle is asked for once more
+SETUP_TRIES, SETUP_PATIENCE = 3, 0.02  # [s] of one register, where no servo period waits
 TICKS = 4096  # a turn, of both makers' servos
 
 
@@ -172,14 +173,17 @@ class ServoBus:
 
     def _tried(self, call: Callable[[], tuple[Any, int, int]], size: int | None = None) -> Any:
         """The first of (value, result, error) as soon as the result is good; None where it never is."""
-        for attempt in range(TRIES):
-            self.retries += attempt
+        for attempt in range(SETUP_TRIES):
+            self.retries += attempt > 0
             with self._line():
+                self._port.patience = max(self.patience, SETUP_PATIENCE)
                 try:
                     value, result, _ = call()
                 except IndexError:
                     self._port.is_using = False
                     continue
+                finally:
+                    self._port.patience = self.patience
             if result == 0 and (size is None or len(value) == size):
                 return value
         return None

@@ -5,7 +5,7 @@
     write    one sync write of goal positions, gripper included, then a wait for the end of the servo period
 
 Nobody answers a sync write; that an arm does not follow is the supervisor's to see. A read that fails twice returns
-the last reading with its old time, which the supervisor rejects once it is stale; after LOST seconds the arm counts as
+the last reading with its old time, which the supervisor rejects once it is stale; after LOST reads the arm counts as
 gone.
 
 Options of an address: calibration=FILE, baud=N, watchdog=S; emulator=HOST:PORT and virtual=1 as emulators print them.
@@ -29,9 +29,10 @@ from .dynamixel import VX300S_ARM, DynamixelBus
 from .emulators.side_line import SideLine
 from .feetech import SO101_ARM, FeetechBus
 from .guardian import Guardian
+from .ramp import ramp
 from .servo_bus import TICKS, ServoState, answering
 
-LOST = 0.06  # [s] without a whole answer until the arm counts as gone
+LOST = 10  # reads in a row without a whole answer until the arm counts as gone
 PATIENCE, PATIENCE_VIRTUAL = 0.004, 0.25  # [s] for an answer
 WATCHDOG = 0.2  # [s] of silence until the servos (Dynamixel) or the guardian (Feetech) stop the arm
 OPTIONS = ("calibration", "baud", "watchdog", "emulator", "virtual")
@@ -73,7 +74,7 @@ class ServoDriver:
         self._guardian = Guardian(name, path, baud, self._watchdog) if name == "so101" and self.realtime else None
         self._time = 0.0  # [s] of the virtual clock
         self._torque = np.array([servo.torque for servo in self._arm.servos.values()])  # (m,)
-        self._missed = 0
+        self._missed = self._misses = 0  # reads without a whole answer: ever, and in a row
         self._is_tripped = False  # the servos' own watchdog has stopped them
 
     # ---- Driver ------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class ServoDriver:
             self._find_servos()
             self._energize()
             if self._guardian is not None:
-                self._guardian.start(np.array(self.robot.acceleration)[0] / RAD, self._ids)
+                self._guardian.start(self._ids)
         except BaseException:
             self._bus.close()
             raise
@@ -97,17 +98,20 @@ class ServoDriver:
     def read(self) -> Reading:
         self._refuse_closed()
         self._after_silence()
-        asked = self.now()
-        states = self._bus.states([*self._ids, *self._shadows])
-        silent = [servo for servo in (*self._ids, *self._shadows) if servo not in states]
-        if not silent:
-            self._last = self._reading(asked, states)
-        else:
+        servos = [*self._ids, *self._shadows]
+        while True:
+            asked, states = self.now(), self._bus.states(servos)
+            if len(states) == len(servos):
+                self._last, self._misses = self._reading(asked, states), 0
+                break
             self._missed += 1
-            if self._last is None or self.now() - self._last.time > LOST:
-                names = ", ".join(self._name(servo) for servo in silent[:1])
-                raise NotConnectedError(f"{self._bus.path}: no answer from {names} for {LOST:g} s; "
+            self._misses += 1
+            if self._misses >= LOST:
+                silent = next(servo for servo in servos if servo not in states)
+                raise NotConnectedError(f"{self._bus.path}: no answer from {self._name(silent)}, {LOST} times; "
                                         "look at cables and power, then clear_fault()")  # fmt: skip
+            if self._last is not None:
+                break
         return self._copy(self._last)
 
     def write(self, joint_pos_target: np.ndarray, gripper_target: float | None = None) -> None:
@@ -123,23 +127,25 @@ class ServoDriver:
         if ticks.min() < 0 or ticks.max() >= TICKS:
             worst = self._name(self._ids[int(np.argmax(np.abs(ticks - TICKS / 2)))])
             raise LimitViolatedError(f"{worst}: a goal beyond the servo's turn; calibrate again")
-        self._velocity = (goal - self._goal)[:-1] / self.robot.servo_dt
-        self._goal = goal
+        velocity = (goal - self._goal)[:-1] / self.robot.servo_dt
+        self._acceleration = (velocity - self._velocity) / self.robot.servo_dt
+        self._goal, self._velocity = goal, velocity
         if self._guardian is not None:
-            self._guardian.tell(places, self._signs[:-1] * self._velocity / RAD)
+            per_tick = self._signs[:-1] / RAD
+            self._guardian.tell(places[:-1], per_tick * velocity, per_tick * self._acceleration)
         self._bus.send("goal", dict(zip(self._ids, ticks.tolist(), strict=True)))
         self._spoken = time.monotonic()
         self._wait()
 
     def brake(self) -> None:
-        """A ramp to standstill under the acceleration limit from the last command; the servos hold then."""
-        step = np.array(self.robot.acceleration) * self.robot.servo_dt * (1.0 - 1e-9)
-        velocity = self._velocity if self._bus.is_open else np.zeros(1)
-        while velocity.any():
-            velocity = np.sign(velocity) * np.maximum(np.abs(velocity) - step, 0.0)
-            velocity[np.abs(velocity) < 1e-9] = 0.0
-            self.write(self._goal[:-1] + velocity * self.robot.servo_dt)
-            self._velocity = velocity
+        """A ramp to standstill under the arm's limits from the last command; the servos hold then."""
+        if not self._bus.is_open:
+            return
+        robot, goal = self.robot, self._goal[:-1]
+        limits = np.array(robot.acceleration), np.array(robot.jerk), robot.servo_dt
+        for position in ramp(goal, self._velocity, self._acceleration, *limits):
+            self.write(position)
+        self._velocity = self._acceleration = np.zeros(robot.num_joints)
 
     def clear_fault(self) -> None:
         """Find the servos again, opening the port anew where it went, and end what they have latched."""
@@ -153,7 +159,7 @@ class ServoDriver:
         self._energize()
         self._last = None
         if self._guardian is not None:
-            self._guardian.start(np.array(self.robot.acceleration)[0] / RAD, self._ids)
+            self._guardian.start(self._ids)
 
     def truth(self) -> dict[str, np.ndarray]:
         self._catch_up()
@@ -216,7 +222,8 @@ class ServoDriver:
 
     def _energize(self) -> None:
         """Torque on where it is off, with the present pose as its goal; from here on the arm holds."""
-        bus, goals, self._is_tripped = self._bus, [], False
+        bus, goals = self._bus, []
+        self._is_tripped, self._misses = False, 0
         bus.arm_watchdog(self._ids, 0.0)
         for name, (joint, servo) in zip(self.calibration.servos, zip(self._ids, self._arm.servos.values(), strict=True),
                                         strict=True):  # fmt: skip
@@ -232,7 +239,7 @@ class ServoDriver:
                 bus.put(joint, "torque", 1)
             goals.append(bus.get(joint, "goal"))
         self._goal = self._signs * (np.array(goals, np.float64) - self._zeros) * RAD  # (m,) [rad]
-        self._velocity = np.zeros(len(goals) - 1)  # (n,) of what was sent last [rad/s]
+        self._velocity = self._acceleration = np.zeros(len(goals) - 1)  # (n,) of what was sent last
         if self._watchdog and self.realtime:
             bus.arm_watchdog(self._ids, self._watchdog)
         self._due = self._spoken = time.monotonic()
