@@ -33,8 +33,10 @@ from .driver import Driver, Reading
 from .drivers import driver_at
 from .following import Waypoints, add_points, follow
 from .match import check_match
+from .ring import RingWriter
 from .route import Trail
 from .self_collision import SelfCollision
+from .servo_log import ServoLog
 from .states import ArmState
 from .supervisor import SAME, Code, Supervisor, Verdict
 
@@ -53,6 +55,7 @@ class ControlLoop:
         self._trail = Trail(driver.robot)
         self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
         self.waypoints = Waypoints()  # what `follow` goes by
+        self.log: ServoLog | None = None
         self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
         self._ended = self.is_lost = self._opened = False
         self._job = ArmState.HOLD
@@ -90,8 +93,7 @@ class ControlLoop:
                         target = joint_pos_target(term, action, reading.joint_pos, last_target)
                     position, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
                     verdict = supervisor.check(position, driver.now(), reading.time)
-                    driver.write(verdict.sent)
-                    self.counts[verdict.code] += 1
+                    self.send(reading, position, verdict)
                     if verdict.code is not Code.PASS:  # go on from what was sent, not from what was asked
                         position, velocity = verdict.position, verdict.velocity
                     if verdict.code > worst.code:
@@ -148,9 +150,9 @@ class ControlLoop:
         while 1.0 - done[0] > 1e-9 and not self._ended:
             reading = self._read()
             done, rate = shape_command(done, rate, np.ones(1), max_rate, max_change, robot.servo_dt)
-            verdict = supervisor.check(start + done * way, driver.now(), reading.time, wall=0.0)
-            driver.write(verdict.sent)
-            self.counts[verdict.code] += 1
+            asked = start + done * way
+            verdict = supervisor.check(asked, driver.now(), reading.time, wall=0.0)
+            self.send(reading, asked, verdict)
             if verdict.code is Code.REJECT:
                 self._come_to_rest()
                 raise LimitViolatedError(f"the way to that pose was stopped: {supervisor.fault or verdict}")
@@ -163,8 +165,7 @@ class ControlLoop:
         self._job = ArmState.RUN_REPLAY if source == "replay" else ArmState.RUN_TELEOP
         reading = self._read()
         verdict = self.supervisor.check(target, self.driver.now(), reading.time, at, source=source)
-        self.driver.write(verdict.sent)
-        self.counts[verdict.code] += 1
+        self.send(reading, target, verdict)
         self._trail.passed(verdict.position)
         return {"verdict": [int(verdict.code), *verdict[1:5]],
                 **{name: getattr(verdict, name).tolist() for name in ("position", "velocity", "sent")}}  # fmt: skip
@@ -173,8 +174,19 @@ class ControlLoop:
         """One servo period of braking or standing; the fastest measured joint [rad/s]."""
         self._refuse_while_lost()
         reading = self._read()
-        self.driver.write(self.supervisor.brake().sent)
+        self.send(reading, None, self.supervisor.brake(), judged=False)
         return float(np.abs(reading.joint_vel).max())
+
+    def send(self, reading: Reading, asked: Any, verdict: Verdict, gripper: float | None = None,
+             judged: bool = True) -> None:  # fmt: skip
+        """Send what the verdict says, count it where it was judged, and log the period for whoever reads along."""
+        self.driver.write(verdict.sent, gripper)
+        if judged:
+            self.counts[verdict.code] += 1
+        if self.log is not None:
+            fault = self.supervisor.fault
+            self.log.write(reading, asked, verdict.sent, gripper, verdict.code, verdict.rule,
+                           fault.rule if fault else "")  # fmt: skip
 
     def stop(self, rule: str = "operator") -> None:
         """Latch a stop and come to a standstill."""
@@ -373,10 +385,14 @@ def _speed(value: float) -> float:
 # ---- the process -----------------------------------------------------------------------------
 
 
-def serve(channel: Channel, address: str) -> None:
-    """Open the device and answer requests until the other side closes the line or dies."""
+def serve(channel: Channel, address: str, ring: int) -> None:
+    """Open the device and answer requests until the other side closes the line or dies.
+
+    ring: descriptor of the servo log's ring.
+    """
     driver = driver_at(address)
     loop = ControlLoop(driver)
+    loop.log = ServoLog(RingWriter(ring))
     waiting: list[Mapping[str, Any]] = []
     parent = os.getppid()
 
@@ -419,12 +435,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m poise.real_robot.control")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--address", required=True)
+    parser.add_argument("--ring", type=int, required=True)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; it tells us what to do
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # brakes on the way out
     channel = Channel(socket.socket(fileno=options.fd))
     try:
-        serve(channel, options.address)
+        serve(channel, options.address, options.ring)
     except EOFError:
         return 0
     except PoiseError as error:

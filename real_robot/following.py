@@ -114,8 +114,10 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float, source: str =
                     if _usable(target, position.shape):
                         asked, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
                     verdict = supervisor.check(asked, driver.now(), reading.time)
-                    loop.counts[verdict.code] += 1
-                driver.write(verdict.sent, gripper if aim else None)
+                if aim is None:
+                    loop.send(reading, None, verdict, judged=False)
+                else:
+                    loop.send(reading, asked, verdict, gripper)
                 position = verdict.position
                 if aim is None or verdict.code is not Code.PASS:
                     velocity = verdict.velocity

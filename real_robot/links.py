@@ -6,6 +6,7 @@ Both answer `ask(request)` with the rows of a job and one last message, and take
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from ..errors import NotConnectedError
 from .channel import Channel
 from .control import ControlLoop, handle
 from .driver import Driver
+from .drivers import address_robot
 from .following import add_points
+from .ring import RingReader, RingWriter
+from .servo_log import ServoLog, servo_ring
 
 START_WAIT, ANSWER_WAIT = 60.0, 10.0  # [s]
 QUICK = ("read", "truth", "status", "command", "modules")  # what is answered within a servo period or two
@@ -40,6 +44,10 @@ class Link(Protocol):
         """Say "end", "stop" or "aim" from anywhere; nothing answers."""
         ...
 
+    def ring(self) -> int:
+        """A new descriptor of the servo log's ring."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -49,6 +57,7 @@ class LocalLink:
     def __init__(self, driver: Driver):
         self._driver, self._loop, self._word, self._busy = driver, ControlLoop(driver), "", False
         self._loop.interrupted = self._take
+        self._loop.log = ServoLog(RingWriter(servo_ring(driver.robot)))
 
     def open(self) -> Message:
         self._loop.open()
@@ -72,6 +81,10 @@ class LocalLink:
         elif word == "stop":
             self._loop.stop()
 
+    def ring(self) -> int:
+        assert self._loop.log is not None
+        return os.dup(self._loop.log.ring.descriptor)
+
     def close(self) -> None:
         self._driver.close()
 
@@ -85,6 +98,7 @@ class ProcessLink:
 
     def __init__(self, address: str):
         self.address = address
+        self._ring = RingReader(servo_ring(address_robot(address)))  # outlives the control process
         self.process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -92,9 +106,10 @@ class ProcessLink:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the process
         command = [sys.executable, "-P", "-m", "poise.real_robot.control"]
-        command += ["--fd", str(theirs.fileno()), "--address", self.address]
+        passed = [theirs.fileno(), self._ring.descriptor]
+        command += ["--fd", str(passed[0]), "--ring", str(passed[1]), "--address", self.address]
         with theirs:
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL,
                                             stdout=subprocess.DEVNULL, stderr=self._stderr)  # fmt: skip
         self._channel = Channel(ours)
         return self._receive(START_WAIT)
@@ -109,6 +124,9 @@ class ProcessLink:
 
     def post(self, word: str, **more: Any) -> None:
         self._send({"do": word, **more})
+
+    def ring(self) -> int:
+        return os.dup(self._ring.descriptor)
 
     def close(self) -> None:
         if self.process is None:

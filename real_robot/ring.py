@@ -8,10 +8,10 @@ Python's own shared memory (3.11) a reader that dies takes the name away from ev
     128       description: the record's fields as JSON
     4096 k    slots, capacity of them: stamp (8 bytes), checksum (8 bytes), record, padding to 64 bytes
 
-Sequence lock: record n lies in slot n mod capacity. The writer sets its stamp to 2 n - 1, copies, sets it to 2 n,
-and then the head to n. A reader that finds 2 n before and after its copy has the whole record n; anything else has been
-overrun. A writer that is killed on the way leaves a slot that no head points to. This needs stores and loads in order,
-as x86 keeps them; on another machine a checksum in each slot decides.
+Sequence lock: record n lies in slot n mod capacity. The writer sets the slot's stamp to 2 n - 1, copies, sets it to
+2 n, and then the head to n. A reader that finds 2 n before and after its copy has the whole record n; anything else
+has been overrun. A writer that is killed on the way leaves a slot that no head points to. This needs stores and loads
+in order, as x86 keeps them; on another machine a checksum in each slot decides.
 
 One write costs microseconds and no system call, so a control loop may do it in every tick.
 """
@@ -25,6 +25,7 @@ import mmap
 import os
 import platform
 import struct
+import weakref
 import zlib
 from typing import Any, NamedTuple
 
@@ -46,11 +47,33 @@ class Records(NamedTuple):
     missed: int  # records that were overrun before they could be read
 
 
+def make_ring(dtype: np.dtype, capacity: int, checksummed: bool = not ORDERED) -> int:
+    """A descriptor of new memory with an empty ring; pass it on by `pass_fds` of subprocess, or `os.dup`.
+
+    Every page is there from the beginning, and none can be cut off: neither side meets a fault in its own memory.
+    """
+    if capacity < 4 or dtype.names is None or dtype.hasobject:
+        raise UsageError(f"a ring takes records of plain named fields and at least 4 slots, not {dtype} and {capacity}")
+    description = json.dumps(_described(dtype)).encode()
+    slot, first = (16 + dtype.itemsize + 63) // 64 * 64, _first_slot(len(description))
+    descriptor = os.memfd_create("poise-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(descriptor, 0, first + capacity * slot)  # a control loop must meet no page fault
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        head = HEADER.pack(MAGIC, capacity, dtype.itemsize, slot, len(description), checksummed, os.getpid())
+        os.pwrite(descriptor, head.ljust(DESCRIPTION, b"\0") + description, 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise RobotError(f"no shared memory for a ring of {capacity * slot >> 20} MiB: {error.strerror}") from None
+    return descriptor
+
+
 class _Mapped:
     """The memory and where things lie in it."""
 
     def __init__(self, descriptor: int, writable: bool):
         self.descriptor = descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
         size = os.fstat(descriptor).st_size
         self._map = mmap.mmap(descriptor, size, prot=mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
         magic, self.capacity, record, self._slot, description, checksummed, self.writer_pid = HEADER.unpack_from(
@@ -81,30 +104,24 @@ class _Mapped:
             self._bytes.release()
             with contextlib.suppress(BufferError):
                 self._map.close()
-            os.close(self.descriptor)
+            self._close()
             self.descriptor = -1
 
 
 class RingWriter(_Mapped):
-    """The one that writes: it makes the ring, or takes over the descriptor of one that nobody writes any more.
+    """The one that writes, on from where the ring stands. Takes over the descriptor."""
 
-    Pass `descriptor` on to readers, by `pass_fds` of subprocess for instance.
-    """
-
-    def __init__(self, dtype: np.dtype | None = None, capacity: int = 0, descriptor: int = -1,
-                 checksummed: bool = not ORDERED):  # fmt: skip
-        if dtype is not None:
-            descriptor = _make(dtype, capacity, checksummed)
+    def __init__(self, descriptor: int):
         super().__init__(descriptor, writable=True)
         struct.pack_into("<q", self._map, HEADER.size - 8, os.getpid())
-        self._scratch = np.zeros(1, self.dtype)
-        self._row, self._raw = self._scratch[0], memoryview(self._scratch.view(np.uint8))
+        self._names, self._scratch = self.dtype.names or (), np.zeros(1, self.dtype)
+        self._row, self._raw = self._scratch[0], self._scratch.view(np.uint8).data
         self._sequence = self.head
 
     def write(self, **values: Any) -> int:
         """Publish one record, every field of it named; its sequence number."""
-        if len(values) != len(self.dtype):
-            raise UsageError(f"a record holds {', '.join(self.dtype.names or ())}; got {', '.join(values)}")
+        if len(values) != len(self._names):
+            raise UsageError(f"a record holds {', '.join(self._names)}; got {', '.join(values)}")
         for name, value in values.items():
             self._row[name] = value
         self._sequence = n = self._sequence + 1
@@ -160,24 +177,6 @@ class RingReader(_Mapped):
                 sequences.append(sequence)
         self.seen = max(self.seen, last)
         return Records(np.array(records, self.dtype), np.array(sequences, np.int64), missed)
-
-
-def _make(dtype: np.dtype, capacity: int, checksummed: bool) -> int:
-    """A descriptor of new memory with an empty ring, every page of it there and none to be cut off."""
-    if capacity < 4 or dtype.names is None or dtype.hasobject:
-        raise UsageError(f"a ring takes records of plain named fields and at least 4 slots, not {dtype} and {capacity}")
-    description = json.dumps(_described(dtype)).encode()
-    slot, first = (16 + dtype.itemsize + 63) // 64 * 64, _first_slot(len(description))
-    descriptor = os.memfd_create("poise-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.posix_fallocate(descriptor, 0, first + capacity * slot)  # a control loop must meet no page fault
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        head = HEADER.pack(MAGIC, capacity, dtype.itemsize, slot, len(description), checksummed, os.getpid())
-        os.pwrite(descriptor, head.ljust(DESCRIPTION, b"\0") + description, 0)
-    except OSError as error:
-        os.close(descriptor)
-        raise RobotError(f"no shared memory for a ring of {capacity * slot >> 20} MiB: {error.strerror}") from None
-    return descriptor
 
 
 def _first_slot(description: int) -> int:

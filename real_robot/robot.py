@@ -20,6 +20,7 @@ from ..errors import NotConnectedError, RobotError
 from .driver import Driver, Reading
 from .drivers import address_robot, driver_at
 from .links import Link, LocalLink, Message, ProcessLink
+from .ring import RingReader
 from .supervisor import Code, Verdict
 
 
@@ -80,6 +81,10 @@ class Robot:
         """The control process's time [s], the latched fault ("" for none), and counts of verdicts."""
         self._ask("status")
         return dict(self._status or {})
+
+    def servo_log(self) -> RingReader:
+        """A reader of what the control process says of every servo period (servo_log.py); close it yourself."""
+        return RingReader(self._link.ring())
 
     @property
     def fault(self) -> str:

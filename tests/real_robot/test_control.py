@@ -68,7 +68,7 @@ def test_one_action_gives_the_same_joint_commands_in_simulation_and_on_the_arm()
     twin = Twin(FR3, TwinOptions(noise=0.001))
     arrived, measured = [], []
     write, read = twin.write, twin.read
-    twin.write = lambda q: (arrived.append(np.array(q)), write(q))[1]
+    twin.write = lambda q, gripper=None: (arrived.append(np.array(q)), write(q))[1]
     twin.read = lambda: (measured.append(read()), measured[-1])[1]
     task = Reach()
     with Robot(twin) as robot:
