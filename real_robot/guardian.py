@@ -1,14 +1,17 @@
-"""The guardian: a process beside the control process that brakes an arm of servos which have no watchdog of their own.
+"""The guardian: a process beside the control process, for arms of servos which have no watchdog of their own.
 
 The STS3215 holds its last goal for ever: if the control process dies while the arm moves, the goal stands still and the
-arm stops as hard as its gears allow; if a new goal then comes late, it jumps there. So `Guardian` starts
+arm stops as hard as its gears allow; if that process slept and goes on, it jumps to where it thinks it is. So the
+driver's `Guardian` starts
 
     python -m poise.real_robot.guardian --arm so101 --port PATH --baud N --pipe FD --memory FD --silence S
 
 which shares a page of memory with the driver (last goals and their velocities, written before every command) and holds
-the end of a pipe. When the pipe breaks (the control process was killed) or no goal has come for S seconds while the arm
-was moving (it hangs, or is stopped), the guardian opens the port and ramps the arm down under its limits.
-It needs the computer and the USB cable to be alive, so it is less than a watchdog in the device.
+the end of a pipe. When the pipe breaks (the control process was killed) the guardian opens the port and ramps the arm
+down under its limits, beginning within milliseconds. When no goal has come for S seconds while the arm was moving (the
+control process hangs, or is stopped), the arm stands at its last goal by then; the guardian takes over, and the driver
+refuses to send what would be a jump. All this needs the computer and the USB cable to be alive: it is less than a
+watchdog in the device.
 
 Page: two numbers of 8 bytes (a count, odd while being written; taken over: 1), then doubles: when written [s], n, and
 3 n of goals [ticks], velocities [ticks/s] and accelerations [ticks/s^2]. Legend: n joints.
@@ -33,10 +36,13 @@ from ..errors import NotConnectedError, RobotError
 from ..robots import RobotSpec, robot_spec
 from .calibration import RAD
 from .ramp import ramp
+from .servo_bus import ServoBus
 
 PAGE = 4096
 LOOK = 0.02  # [s] between looks at the page
 START = 10.0  # [s] for the process to come up
+FRESH = 0.05  # [s] since the last goal, while the arm still moves towards it
+CLAIMS = 20  # tries to get the port
 PATIENCE = 0.005  # [s] that it waits for an answer
 
 
@@ -143,7 +149,7 @@ class Guardian:
 
 
 def watch(page: Page, pipe: int, silence: float, stop) -> None:
-    """Wait for the driver to end in order, to die or to fall silent; `stop(page)` brakes."""
+    """Wait for the driver to end in order or to die, when `stop(page)` brakes; take over where it falls silent."""
     while True:
         if select.select([pipe], [], [], LOOK)[0]:
             if not os.read(pipe, 1):
@@ -151,21 +157,21 @@ def watch(page: Page, pipe: int, silence: float, stop) -> None:
             return
         last = page.read()
         if last is not None and not page.taken and last[1][1].any() and time.monotonic() - last[0] > silence:
-            stop(page)
+            page.taken = True
 
 
 def brake(page: Page, robot: RobotSpec, arm: str, port: str, baud: int, ids: Sequence[int]) -> None:
     """Take over and ramp the arm down over the line."""
     from .servo_driver import ARMS
 
-    page.taken = True
     last = page.read()
-    if last is None:
-        return
+    if last is None or page.taken or time.monotonic() - last[0] > FRESH:
+        return  # it stands at its last goal already
+    page.taken = True
     goals, velocities, accelerations = last[1]
     bus = ARMS[arm][1](port, baud, PATIENCE)
     with contextlib.suppress(RobotError):  # no line, no brake: nothing else can be done from here
-        bus.open(claim=False)
+        _open(bus)
         fastest = int(np.argmax(np.abs(velocities)))
         if bus.get(ids[fastest], "goal") != round(goals[fastest]):  # the driver died before it could send them
             goals = goals - velocities * robot.servo_dt
@@ -176,6 +182,17 @@ def brake(page: Page, robot: RobotSpec, arm: str, port: str, baud: int, ids: Seq
             due += robot.servo_dt
             time.sleep(max(0.0, due - time.monotonic()))
     bus.close()
+
+
+def _open(bus: ServoBus) -> None:
+    """Open the port; what is left of the driver may hold it for a moment."""
+    for attempt in range(CLAIMS):
+        try:
+            return bus.open()
+        except RobotError:
+            if attempt == CLAIMS - 1:
+                raise
+            time.sleep(0.001)
 
 
 def main(argv: list[str] | None = None) -> int:

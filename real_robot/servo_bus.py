@@ -66,20 +66,19 @@ class ServoBus:
 
     # ---- life --------------------------------------------------------------------------------
 
-    def open(self, claim: bool = True) -> None:
-        """Open the port; `claim` keeps other programs off it. Raises NotConnectedError."""
+    def open(self) -> None:
+        """Open the port, and keep other programs that do the same off it. Raises NotConnectedError."""
         port_class, self._packets = self.make()
         port = port_class(self.path)
         port.baudrate, port.patience = self.baud, self.patience
         with self._line(f"cannot open {self.path}"):
             port.openPort()
         self._port = port
-        if claim:
-            try:
-                port.claim()
-            except NotConnectedError:
-                self.close()
-                raise
+        try:
+            port.claim()
+        except NotConnectedError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the port; a second call does nothing."""
