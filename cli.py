@@ -157,6 +157,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the goals (0)")
     p.add_argument("--realtime", action="store_true", help="pace a simulated arm by the clock on the wall")
     p.add_argument("--record", metavar="OUT.hdf5", help="record every episode in robomimic's layout")
+    p.add_argument("--apart", choices=("numpy", "torch"), default="", help="run the policy in a process of its own")
+    p.add_argument(
+        "--ensemble", type=float, default=0.0, metavar="M", help="weigh overlapping plans by exp(-M i) (0: off)"
+    )
+    p.add_argument("--delay", type=float, default=0.0, metavar="S", help="seconds added to the policy's thinking (0)")
 
     p = add("identify", identify_command, "fit a model's parameters to how an arm moved", IDENTIFY_EXAMPLES)
     p.add_argument("log", metavar="LOG.hdf5", help="a recording of an arm; with --excite the file to record to")

@@ -32,7 +32,8 @@ def deploy_command(options) -> dict[str, Any]:
 
     with Progress() as progress:
         summary = deploy(options.policy, options.robot, episodes=options.episodes, duration=options.duration,
-                         seed=options.seed, realtime=options.realtime, record=options.record,
+                         seed=options.seed, realtime=options.realtime, record=options.record, apart=options.apart,
+                         ensemble=options.ensemble, delay=options.delay,
                          progress=progress.episodes(options.episodes or 10))  # fmt: skip
     for name, value in summary.items():
         print(f"{name.replace('_', ' '):<14} {value:.3f}" if isinstance(value, float) else

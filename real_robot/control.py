@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import json
 import os
 import signal
 import socket
@@ -39,9 +40,12 @@ from .self_collision import SelfCollision
 from .servo_log import ServoLog
 from .states import ArmState
 from .supervisor import SAME, Code, Supervisor, Verdict
+from .thinking import Apart, Here, Thinking
 
 SETTLED = 0.01  # [rad/s] slower than this an arm counts as standing
 RECOVERY_SPEED = 0.05  # of the arm's limits
+PRIORITY = 30  # of SCHED_RR
+MOST_SILENT = 1.0  # [s] without an action, after which an episode is over
 SETTLE_WAIT = 1.0  # [s] for that, after a move
 Row = dict[str, Any]
 
@@ -59,6 +63,7 @@ class ControlLoop:
         self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
         self._ended = self.is_lost = self._opened = False
         self._job = ArmState.HOLD
+        self.scheduling = "ordinary" if driver.realtime else "simulated time"
 
     def open(self) -> None:
         """Connect, and hold the present pose. Raises NotConnectedError, LimitViolatedError."""
@@ -68,32 +73,42 @@ class ControlLoop:
         self._opened = True
         self._trail.begin(self.supervisor.position)
 
-    def episode(self, runner: Runner, goal: Mapping[str, np.ndarray], steps: int) -> Iterator[Row]:
+    def episode(self, thinking: Thinking, goal: Mapping[str, np.ndarray], steps: int) -> Iterator[Row]:
         """Run a policy for that many control steps: one row a step, then the last observation.
 
-        Ends early where a stop is latched or somebody interrupts; the arm comes to a standstill in any case.
+        Once a step, at the first servo period in which there is an action for it, that makes a new joint target; where
+        none comes the target stays, which brings the arm to rest there. Ends early where a stop is latched or somebody
+        interrupts; the arm comes to a standstill in any case.
         """
-        driver, supervisor, spec, dt = self.driver, self.supervisor, runner.spec, self.robot.servo_dt
-        term = spec.actions[0]
+        driver, supervisor, spec, dt = self.driver, self.supervisor, thinking.spec, self.robot.servo_dt
+        term, size = spec.actions[0], sum(t.size for t in spec.actions)
         max_velocity, max_acceleration = np.array(term.max_velocity), np.array(term.max_acceleration)
         self._refuse_while_stopped()
-        self._job, state = ArmState.RUN_POLICY, runner.initial_state(1)
+        self._job = ArmState.RUN_POLICY
+        thinking.begin()
         target, position, velocity = supervisor.position, supervisor.position, supervisor.velocity
+        silent = 0.0  # [s] without an action
         try:
             for _ in range(steps):
                 worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity, supervisor.sent)
+                asked, action = np.full(size, np.nan), np.zeros(size)  # (A,); nobody has asked for anything yet
+                begun, last_target = self._read(), target
+                obs = self._observe(spec, begun, target, goal)
+                thinking.see(obs, begun.time)
+                has_acted = False
                 for tick in range(round(spec.control_dt / dt)):
-                    reading = self._read()
-                    if tick == 0:
-                        obs = self._observe(spec, reading, target, goal)
-                        chunk, state = runner.act({group: x[None] for group, x in obs.items()}, state)
-                        asked = chunk[0, 0].astype(np.float64)  # (A,)
+                    reading = begun if tick == 0 else self._read()
+                    if not has_acted and (row := thinking.row(begun.time)) is not None:
+                        has_acted, asked = True, row.action
                         action = np.where(np.isfinite(asked), np.clip(asked, -1.0, 1.0), np.nan)  # inf is not "much"
-                        begun, last_target = reading, target
                         target = joint_pos_target(term, action, reading.joint_pos, last_target)
-                    position, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
-                    verdict = supervisor.check(position, driver.now(), reading.time)
-                    self.send(reading, position, verdict)
+                    silent = 0.0 if has_acted else silent + dt
+                    asked_now, verdict = supervisor.position, self._refused(thinking.trouble(), silent)
+                    if verdict is None:
+                        position, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration,
+                                                           dt)  # fmt: skip
+                        asked_now, verdict = position, supervisor.check(position, driver.now(), reading.time)
+                    self.send(reading, asked_now, verdict)
                     if verdict.code is not Code.PASS:  # go on from what was sent, not from what was asked
                         position, velocity = verdict.position, verdict.velocity
                     if verdict.code > worst.code:
@@ -101,10 +116,11 @@ class ControlLoop:
                     if supervisor.fault or self._interrupted():
                         break
                 self._trail.passed(supervisor.position)
+                executed = self._executed(term, action, worst.code if has_acted else Code.REJECT, begun, last_target)
                 yield {
                     "obs": {group: x.tolist() for group, x in obs.items()},
                     "actions_asked": asked.tolist(),
-                    "actions": self._executed(term, action, worst.code, begun, last_target).tolist(),
+                    "actions": executed.tolist(),
                     "joint_pos_target": supervisor.sent.tolist(),
                     "verdict": int(worst.code),
                     "why": "" if worst.code is Code.PASS else str(worst),
@@ -119,6 +135,13 @@ class ControlLoop:
         finally:
             self._job = ArmState.HOLD
             self._come_to_rest()
+
+    def _refused(self, trouble: str, silent: float) -> Verdict | None:
+        """The braking command where the policy's process died, hangs, or has had nothing to say for too long."""
+        supervisor = self.supervisor
+        if trouble == "died" or silent > MOST_SILENT:
+            supervisor.latch("process" if trouble else "policy", trouble or "late", silent, MOST_SILENT)
+        return supervisor.refuse("policy") if trouble or supervisor.fault else None
 
     def move_to(self, joint_pos: np.ndarray, speed: float) -> None:
         """Move to (n,) [rad] in a straight line of joint space, or several, at a fraction `speed` of the arm's limits.
@@ -233,6 +256,7 @@ class ControlLoop:
         passed, clipped, rejected = (self.counts[code] for code in Code)
         counts = {"commands": passed + clipped + rejected, "clipped": clipped, "rejected": rejected}
         return {"time": self.driver.now(), "fault": str(fault) if fault else "", "state": str(self.state),
+                "scheduling": self.scheduling,
                 "counts": {**counts, **self.driver.counters()}}  # fmt: skip
 
     def _read(self) -> Reading:
@@ -319,9 +343,13 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
             case "move_to":
                 loop.move_to(_pose(request["joint_pos"], loop), _speed(request["speed"]))
             case "episode":
-                runner, goal = _runner(request["policy"]), {k: np.asarray(v) for k, v in request["goal"].items()}
+                goal = {k: np.asarray(v) for k, v in request["goal"].items()}
+                runner = _runner(request["policy"])
                 check_match(runner.spec, loop.robot, _as_asked(runner.spec, goal))
-                for row in loop.episode(runner, goal, int(request["steps"])):
+                thinking = _thinking(runner, request, loop.driver.realtime)
+                while not thinking.ready():  # the arm is not left without commands meanwhile
+                    loop.hold()
+                for row in loop.episode(thinking, goal, int(request["steps"])):
                     yield {"row": row}
             case "follow":
                 for row in follow(loop, loop.waypoints, float(request["period"]), request["source"]):
@@ -355,6 +383,31 @@ def _runner(policy: Any) -> Runner:
     return _runners[stamp]
 
 
+_apart: dict[str, Apart] = {}
+
+
+def _thinking(runner: Runner, request: Mapping[str, Any], realtime: bool) -> Thinking:
+    """Where the policy is to run: in this process, or in one of its own, which is kept for the next episode."""
+    ensemble, delay = float(request.get("ensemble", 0.0)), float(request.get("delay", 0.0))
+    if not request.get("apart"):
+        return Here(runner, ensemble, delay)
+    if not realtime:
+        raise UsageError("a policy in a process of its own answers on the wall clock, which this simulated arm does "
+                         "not keep; leave `apart` out, or ask for realtime")  # fmt: skip
+    torch = bool(request.get("torch"))
+    key = json.dumps([next(iter(_runners)), ensemble, delay, torch])
+    if key not in _apart or _apart[key].trouble():
+        close_apart()
+        _apart[key] = Apart(request["policy"], runner.spec, ensemble, delay, torch)
+    return _apart[key]
+
+
+def close_apart() -> None:
+    """End the policy's process, where there is one."""
+    while _apart:
+        _apart.popitem()[1].close()
+
+
 def _as_asked(spec: Spec, goal: Mapping[str, np.ndarray]) -> dict[str, ObsTerm]:
     """The goal's terms as the Spec has them: units of what comes from outside are checked by whoever sends it."""
     asked = {t.name: t for group in spec.observations.values() for t in group if t.source in ("goal", "external")}
@@ -385,6 +438,19 @@ def _speed(value: float) -> float:
 # ---- the process -----------------------------------------------------------------------------
 
 
+def schedule() -> str:
+    """Ask for real-time scheduling; what this process got.
+
+    Round robin at a middling priority, above every ordinary process and below the kernel's own threads. Without it a
+    busy machine makes a loop miss deadlines by milliseconds (docs/arms.md).
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except OSError:
+        return "ordinary"
+    return "real time"
+
+
 def serve(channel: Channel, address: str, ring: int) -> None:
     """Open the device and answer requests until the other side closes the line or dies.
 
@@ -410,6 +476,8 @@ def serve(channel: Channel, address: str, ring: int) -> None:
 
     loop.interrupted = interrupted
     try:
+        if driver.realtime:
+            loop.scheduling = schedule()
         loop.open()
         gc.collect()
         gc.freeze()
@@ -429,6 +497,7 @@ def serve(channel: Channel, address: str, ring: int) -> None:
                     channel.send(reply, wait=not driver.realtime)
     finally:
         driver.close()
+        close_apart()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -33,7 +33,8 @@ MOVE_SPEED, SLOW = 0.4, 0.05  # of the arm's limits, to the start poses
 def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = None, seed: int = 0,
            record: str | os.PathLike[str] | None = None, realtime: bool = False, progress: Progress | None = None,
            duration: float | None = None, task: str | None = None,
-           in_process: bool = False) -> dict[str, Any]:  # fmt: skip
+           in_process: bool = False, apart: str = "", ensemble: float = 0.0,
+           delay: float = 0.0) -> dict[str, Any]:  # fmt: skip
     """Run episodes of the policy's task on the arm at an address; a summary of plain numbers.
 
     Args:
@@ -41,6 +42,9 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         duration: instead of a number of episodes, start new ones for so long on the arm's clock [s].
         record: an HDF5 file to write the episodes to, as datasets/episodes.py lays them out.
         realtime: keep pace with the wall clock where the address is a twin.
+        apart: numpy or torch, to run the policy in a process of its own, in one of them; a large network needs that.
+        ensemble: m of temporal ensembling, for policies that plan several actions at a time; 0: the newest plan counts.
+        delay: [s] added to the policy's thinking, to see what a slower machine would do.
         task: the task to take goals and success from; None takes the one that the policy was trained on.
 
     A stop that is latched (a broken policy, a wall) fails the episode. A twin or an emulated arm is released and goes
@@ -55,6 +59,9 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     if (episodes is None) == (duration is None) or not (episodes or duration or 0) > 0:
         raise UsageError(f"deploy takes a positive number of episodes or a duration [s], "
                          f"not episodes={episodes}, duration={duration}")  # fmt: skip
+    if apart not in ("", "numpy", "torch"):
+        raise UsageError(f"apart={apart!r}: expected numpy or torch, or nothing")
+    how = {"apart": bool(apart), "torch": apart == "torch", "ensemble": ensemble, "delay": delay}
     runner = Runner.load(policy)
     world = load_task(task or _task_of(runner, policy))
     if realtime:
@@ -72,7 +79,7 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
             for episode in itertools.count():
                 if episode == episodes or (duration is not None and arm.status()["time"] - started >= duration):
                     break
-                rows, result = _episode(arm, str(policy), runner.spec, world, _key(seed, episode), simulated)
+                rows, result = _episode(arm, str(policy), runner.spec, world, _key(seed, episode), simulated, how)
                 results.append(result)
                 if recorder is not None and rows:
                     recorder.add(rows, ("success" if result["success"] else "failure",), **result)
@@ -102,6 +109,7 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         "out_of_limit": counts.get("out_of_limit"),
         "fault": faults[-1] if faults else "",
         "faults": len(faults),
+        "scheduling": status["scheduling"],
         "recording": None if record is None else str(record),
         "robot_seconds": status["time"] - started,
         "seconds": time.monotonic() - began,
@@ -109,7 +117,7 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
 
 
 def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
-             simulated: bool) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+             simulated: bool, how: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """Move to the start, run the policy, judge: the episode's arrays and its result."""
     start, velocity, memory = task.reset(key, {})
     _move(arm, start[0], simulated)
@@ -118,7 +126,7 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
     readings = task.observe(state)
     goal = {t.name: readings[t.name][0] for t in _goal_terms(task.spec).values()}
     rows, rewards, terminated, after = [], [], False, None
-    for row in arm.run_episode(policy, goal, task.max_episode_steps):
+    for row in arm.run_episode(policy, goal, task.max_episode_steps, **how):
         if terminated or "last_obs" in row:  # the successor of the last step that counts
             after = after or row.get("last_obs") or row["obs"]
             continue

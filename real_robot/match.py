@@ -52,8 +52,6 @@ def _robot_and_timing(spec: Spec, robot: RobotSpec) -> Iterator[str]:
     ratio = spec.control_dt / robot.servo_dt
     if not (math.isfinite(ratio) and ratio >= 1.0 - 1e-6 and abs(ratio - round(ratio)) <= 1e-6):
         yield f"control_dt: {spec.control_dt:g} s is no whole multiple of the arm's servo period {robot.servo_dt:g} s"
-    if spec.action_horizon != 1:
-        yield f"action_horizon: the policy plans {spec.action_horizon} actions at a time, this loop plays 1"
 
 
 def _observations(spec: Spec, offered: Mapping[str, ObsTerm]) -> Iterator[str]:

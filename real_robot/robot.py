@@ -112,13 +112,14 @@ class Robot:
         """
         self._ask("move_to", joint_pos=_plain(joint_pos), speed=speed)
 
-    def run_episode(
-        self, policy: str | os.PathLike[str] | Any, goal: Mapping[str, Any], steps: int
-    ) -> Iterator[Message]:
+    def run_episode(self, policy: str | os.PathLike[str] | Any, goal: Mapping[str, Any], steps: int,
+                    **how: Any) -> Iterator[Message]:  # fmt: skip
         """Run a policy file: one row a control step, as it happens, then one with only `last_obs`.
 
         goal: values of the observation terms that come from outside the arm, by name. Leaving the loop early ends
         the episode; the arm then brakes. In process, a runner may stand in place of the file.
+        how: apart (bool: the policy in a process of its own, for large networks), torch (bool: there in torch),
+        ensemble (weight of temporal ensembling, 0 for the newest chunk alone), delay ([s] added to its thinking).
 
         A row holds obs {group: list}, actions_asked, actions (executed, in [-1, 1]), joint_pos_target (sent last),
         verdict (worst of the step) and why, t_mono, t_device, and state: joint_pos and joint_vel at the step's end,
@@ -130,7 +131,7 @@ class Robot:
             raise errors.UsageError(
                 "a control process runs policy files; pass a path, or use Robot(..., in_process=True)"
             )
-        request = {"do": "episode", "policy": policy if in_hand else os.path.abspath(policy), "steps": steps,
+        request = {"do": "episode", "policy": policy if in_hand else os.path.abspath(policy), "steps": steps, **how,
                    "goal": {name: _plain(value) for name, value in goal.items()}}  # fmt: skip
         yield from self._rows(request)
 

@@ -61,8 +61,8 @@ WALL = 0.02  # [m] that commands keep from the box's walls; the way back from th
 
 # Rejections in a row until a stop is latched. A source that sends garbage is broken at once; a late packet or a
 # touch of the box's wall is not.
-LATCH_AFTER = {"lease": 1000, "shape": 1, "finite": 1, "stale": 10, "start": 200, "tool_speed": 100, "workspace": 20,
-               "collision": 20}  # fmt: skip
+LATCH_AFTER = {"policy": 100, "lease": 1000, "shape": 1, "finite": 1, "stale": 10, "start": 200, "tool_speed": 100,
+               "workspace": 20, "collision": 20}  # fmt: skip
 
 
 class Code(IntEnum):
@@ -271,6 +271,10 @@ class Supervisor:
         self._sent(position, velocity)
         self._rejected = dict.fromkeys(self._rejected, 0)
         return Verdict(code, *why, position, velocity, self.sent)
+
+    def refuse(self, rule: str) -> Verdict:
+        """Brake for lack of a command, or of trust in where it would come from; in a row, that latches a stop."""
+        return self._reject(rule, "", np.nan, np.nan)
 
     def brake(self) -> Verdict:
         """The next command of the way to standstill, and then of holding. It needs no permission."""

@@ -30,6 +30,13 @@ def recurrent_policy_path(tmp_path_factory):
     return write_random(tmp_path_factory.mktemp("policy") / "recurrent.safetensors", 0.2, stacked, lstm=4)
 
 
+@pytest.fixture(scope="session")
+def chunk_policy_path(tmp_path_factory):
+    """A random reach policy that plans eight actions at a time."""
+    path = tmp_path_factory.mktemp("policy") / "chunks.safetensors"
+    return write_random(path, 0.05, replace(reach_spec(), action_horizon=8))
+
+
 def write_random(path, scale, spec=None, task="reach/fr3", **parts):
     spec = spec or reach_spec()
     network = {"kind": "mlp", "groups": ["state"], "hidden": [8], "activation": "elu", "head": "tanh", **parts}

@@ -58,7 +58,6 @@ MUTATIONS = {
     "period": (replace(SPEC, control_dt=0.033), "control_dt: 0.033 s is no whole multiple"),
     "unknown period": (replace(SPEC, notes={"control_dt": "unknown"}), "control_dt: unknown"),
     "too fast": (replace(SPEC, control_dt=0.001), "control_dt"),
-    "chunks": (replace(SPEC, action_horizon=8), "action_horizon"),
     "unknown source": (with_term("joint_pos", source="unknown"), "state/joint_pos: its source is unknown"),
     "unknown unit": (with_term("joint_vel", unit="unknown"), "state/joint_vel: its unit is unknown"),
     "unit": (with_term("joint_pos", unit="deg"), "unit expected 'deg', here it is 'rad'"),
