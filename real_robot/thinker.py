@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     except PoiseError as error:
         print(error, file=sys.stderr)
         return 1
-    threading.Thread(target=_beat, args=(RingWriter(descriptor=beats),), daemon=True).start()
-    think(policy, RingReader(asked), RingWriter(descriptor=chunks), options.delay)
+    threading.Thread(target=_beat, args=(RingWriter(beats),), daemon=True).start()
+    think(policy, RingReader(asked), RingWriter(chunks), options.delay)
     return 0
 
 

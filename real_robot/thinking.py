@@ -14,7 +14,6 @@ Legend: H rows of a chunk, A numbers of an action.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from ..policies.executor import Executor, Row
 from ..policies.runner import Runner
 from ..spec import Spec
 from .peer import Peer
-from .ring import RingReader, RingWriter
+from .ring import RingReader, RingWriter, make_ring
 
 BEAT, SILENCE = 0.01, 0.05  # [s] between heartbeats; without one, after which a thinker counts as hung
 START_WAIT = 60.0  # [s] for it to load its policy
@@ -111,17 +110,15 @@ class Apart:
             torch: whether it runs in torch, and not in numpy.
         """
         self.spec, self._ensemble = spec, ensemble
-        self._asked = RingWriter(asked_dtype(spec), 64)
-        self._chunks_out = RingWriter(chunk_dtype(spec), 64)
-        self._beats_out = RingWriter(np.dtype([("time", "f8")]), 16)
+        rings = (asked_dtype(spec), chunk_dtype(spec), np.dtype([("time", "f8")]))
+        descriptors = [make_ring(dtype, 64) for dtype in rings]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the process
-        descriptors = [ring.descriptor for ring in (self._asked, self._chunks_out, self._beats_out)]
         command = [sys.executable, "-P", "-m", "poise.real_robot.thinker", policy, "--delay", str(delay)]
         command += ["--rings", *map(str, descriptors), *(["--torch"] if torch else [])]
         self.process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=self._stderr)  # fmt: skip
         self._peer = Peer(self.process.pid, "the policy's process")
-        self._chunks, self._beats = (RingReader(os.dup(descriptor)) for descriptor in descriptors[1:])
+        self._asked, self._chunks, self._beats = (RingWriter(descriptors[0]), *map(RingReader, descriptors[1:]))
         self._episode = 0
         self._latest = time.monotonic() + START_WAIT
 
@@ -161,7 +158,7 @@ class Apart:
         """End the process; safe to call twice."""
         self.process.kill()
         self.process.wait()
-        for ring in (self._asked, self._chunks_out, self._beats_out, self._chunks, self._beats, self._peer):
+        for ring in (self._asked, self._chunks, self._beats, self._peer):
             ring.close()
         self._stderr.close()
 
