@@ -10,6 +10,8 @@ RUN = $(BIN)/python -P -m
 ROBOSUITE_ASKS = -e 'robosuite .* opencv-python,' -e 'robosuite .* mink==' -e 'robosuite .* pynput,'
 D4RL_ASKS = -e '^d4rl '  # mujoco-py, pybullet and an old gym, for environments that nobody here makes
 ROBOMIMIC_ASKS = -e '^robomimic '  # torchvision and more, for training; a test reads our files by its loader alone
+ROS2_ASKS = -e '^ros-rclpy .* ros-wheels-bootstrapper'  # starts every Python twice; real_robot/ros2_node.py does without
+ROS2 = $(shell sed -n -E 's/^(ros-[^=]*|empy|lark-parser)==.*/\1/p' constraints.txt)
 TESTS = pytest -n auto --dist loadfile  # a process a core; a file's tests stay together, for what they share
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
@@ -46,8 +48,9 @@ setup: .venv/.stamp
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
 	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,dynamixel,experts,export,feetech,identify,lerobot,peers,robosuite,robotics,view,xarm]'
 	@$(PIP) --no-deps --no-build-isolation d4rl robomimic robosuite
+	@test "$$(uname -sm)" != "Linux x86_64" || $(PIP) --no-deps $(ROS2)
 	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOMIMIC_ASKS) \
-	  $(ROBOSUITE_ASKS)
+	  $(ROBOSUITE_ASKS) $(ROS2_ASKS)
 	@$(BIN)/python -P -c 'import ctypes.util, sys; sys.platform == "linux" and not ctypes.util.find_library("EGL") and \
 	  print("note: no OpenGL here, which videos need: apt-get install libegl1 libgl1-mesa-dri")'
 	@touch .venv/.stamp

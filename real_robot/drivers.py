@@ -34,11 +34,18 @@ def _servos(name: str) -> Callable[[str, dict[str, str]], Driver]:
     return make
 
 
+def _ros2(device: str, options: dict[str, str]) -> Driver:
+    from .ros2 import Ros2
+
+    return Ros2(device, options)
+
+
 FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {
     "twin": _twin,
     "so101": _servos("so101"),
     "vx300s": _servos("vx300s"),
     "xarm": _xarm,
+    "ros2": _ros2,
 }
 
 

@@ -82,7 +82,8 @@ class XArm:
         self._held = np.array(self.robot.home)  # (n,) sent last, or what the box follows by itself [rad]
         self._last: tuple[float, np.ndarray] | None = None  # when and where the joints were last
         self._gripper_pos, self._gripper_target, self._gripper_fault, self._periods = math.nan, None, "", 0
-        self._due, self._began, self._steps = time.monotonic(), self._device_seconds(), 0
+        self._due = time.monotonic()
+        self._read_clock()
         if arm.axis != self.robot.num_joints:
             self._disconnect()
             raise NotConnectedError(f"the arm at {self.host} has {arm.axis} joints; Poise knows the xArm7")
@@ -102,7 +103,8 @@ class XArm:
                     raise NotConnectedError(f"the gripper of the xArm at {self.host} answered with code {code}; "
                                             "leave gripper=1 out where none is mounted")  # fmt: skip
         self._wait(self._stands, STILL_WAIT, "does not stand still")
-        self._refused, self._began, self._steps = False, self._device_seconds(), 0
+        self._refused = False
+        self._read_clock()
         self._held = self._followed()
         self.write(self._held)
 
@@ -111,7 +113,7 @@ class XArm:
         if not self._error():
             self._ask(lambda: self._arm.set_state(READY))
         self._held, self._last = self._followed(), None
-        self._began, self._steps = self._device_seconds(), 0
+        self._read_clock()
 
     def _halt(self) -> None:
         """The box's own ramp to standstill: state 4."""
@@ -209,6 +211,7 @@ class XArm:
             code, states = self._ask(lambda: arm.get_joint_states(is_radian=True, num=3))
             if code == 0 and (found := self._plausible(states)) is not None:
                 return found
+            self._read_clock()
         raise self._gone(f"did not tell its joint states (code {code})")
 
     def _plausible(self, states: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -307,5 +310,7 @@ class XArm:
         self._open_arm()
         return self._side.counters() if self._side else {}
 
-    def _device_seconds(self) -> float:
-        return 0.0 if self.realtime or self._side is None else float(self._side.ask("truth")["time"])
+    def _read_clock(self) -> None:
+        """What an emulator's own clock says, which goes on where it brakes by itself."""
+        self._steps = 0
+        self._began = 0.0 if self.realtime or self._side is None else float(self._side.ask("truth")["time"])

@@ -34,6 +34,7 @@ PAGES = [
     "docs/deploy.md",
     "docs/arms.md",
     "docs/robot-xarm.md",
+    "docs/robot-ros2.md",
     "docs/policy-file.md",
     "docs/robosuite.md",
     "docs/offline-dataset.md",

@@ -36,7 +36,11 @@ def run(name: str, host: str, link: str, virtual: bool, settings: list[str]) -> 
     emulator.open()
     side = emulator.side_line()
     query = f"emulator={side.address}" + ("&virtual=1" if virtual else "")
-    facts = {"address": f"{emulator.address}?{query}", "robot": emulator.robot.name, "emulator": side.address}
+    facts = {
+        "address": f"{emulator.address}{'&' if '?' in emulator.address else '?'}{query}",
+        "robot": emulator.robot.name,
+        "emulator": side.address,
+    }
     print(json.dumps(facts), flush=True)
     try:
         emulator.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...errors import UsageError, unknown_name
+from ...robots import ROBOTS, RobotSpec
 from .arm import RANGES, ArmOptions, options_from
 from .emulator import Emulator
 
@@ -29,7 +30,21 @@ def _vx300s(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulato
     return DynamixelEmulator(link, options, virtual)
 
 
-EMULATORS: dict[str, Maker] = {"so101": _so101, "vx300s": _vx300s, "xarm7": _xarm7}
+def _ros2(robot: RobotSpec) -> Maker:
+    def make(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
+        from .ros2 import Ros2Emulator
+
+        return Ros2Emulator(robot, link, options, virtual)
+
+    return make
+
+
+EMULATORS: dict[str, Maker] = {
+    "so101": _so101,
+    "vx300s": _vx300s,
+    "xarm7": _xarm7,
+    **{f"ros2:{name}": _ros2(robot) for name, robot in ROBOTS.items()},
+}
 
 
 def make(name: str, host: str, link: str, virtual: bool, settings: Sequence[str]) -> Emulator:

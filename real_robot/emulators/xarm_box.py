@@ -18,7 +18,7 @@ import numpy as np
 
 from ...robots import XARM7
 from .arm import ArmOptions
-from .emulator import WATCHDOG, Emulator
+from .coasting import CoastingEmulator
 
 HAS_ERROR, HAS_WARNING, NOT_READY, NO_SUCH = 0x40, 0x20, 0x10, 0x08
 VERSION = b"7,7,XI1304,AC1304,v2.7.0"  # joints, type, serial numbers, firmware
@@ -32,15 +32,13 @@ assert XARM7.gripper is not None
 CLOSED, OPEN = XARM7.gripper.closed, XARM7.gripper.open  # [m] each finger
 
 
-class ControlBox(Emulator):
+class ControlBox(CoastingEmulator):
     """The box and its arm, without the wire. `answer` is all that a client can reach."""
 
     def __init__(self, options: ArmOptions, virtual: bool):
         super().__init__(XARM7, options, virtual, tick=RESOLUTION)
         self.state, self.mode, self.error, self.warning, self.enabled = STOPPED, 0, 0, 0, False
         self.refused = 0  # commands that came while it was not ready
-        self._since = 0  # servo periods since the last command
-        self._coast: list[np.ndarray] = []  # poses that the box goes through where the next command is late
         self._requests: dict[int, Callable[[bytes], bytes]] = {
             1: lambda _: VERSION.ljust(40, b"\0"),
             2: lambda _: b"XI1304\0AC1304".ljust(40, b"\0"),
@@ -82,13 +80,8 @@ class ControlBox(Emulator):
         self.stop(STOPPED)
 
     def stop(self, state: int) -> None:
-        """Come to a standstill by the box's own ramp; on a virtual clock until the joints stand, too."""
         self.state = state
-        self.brake()
-        for _ in range(100 if self.virtual else 0):
-            if np.abs(self.arm.joint_vel).max() < 0.005:
-                break
-            self._advance()
+        self.come_to_rest()
 
     @property
     def ready(self) -> bool:
@@ -112,18 +105,11 @@ class ControlBox(Emulator):
             self.mode = 0
             self.stop(MODE_CHANGED)
 
-    def tick(self) -> None:
-        """Where commands are late, the box does not stop dead but brakes; where they stay away, it gives up."""
-        self._since += 1
-        if self.virtual or not self.ready or not self.oracle.velocity.any() or self._since < 3:
-            return
-        if self._since == 3:
-            self._coast = list(self.oracle.braking())
-        if self._coast:
-            self.held = self._coast.pop(0)
-        elif self._since * self.dt > WATCHDOG:
-            self.oracle.restart(self.held)
-            self.latch(STARVED)
+    def obeys(self) -> bool:
+        return self.ready
+
+    def given_up(self) -> None:
+        self.latch(STARVED)
 
     # ---- requests ----------------------------------------------------------------------------
 
@@ -159,7 +145,6 @@ class ControlBox(Emulator):
     def _servo_j(self, data: bytes) -> bytes:
         """Seven joint positions, then speed, acceleration and time, which servo mode ignores."""
         command = np.array(struct.unpack("<7f", data[:28]))
-        self._since = 0
         if not self.ready or self.mode != SERVO:
             self.refused += 1
             if self.virtual:
