@@ -66,9 +66,11 @@ def print_run(result: Any, done: str, then: str) -> dict[str, Any]:
     print(f"{done} in {result.seconds:.0f} s: {result.policy}")
     if result.eval is not None:
         print_eval(result.eval.to_json())
+    if "d4rl_score" in result.scores:
+        print(f"D4RL score:   {result.scores['d4rl_score']:.1f}")
     print(f"curves: {result.run_dir / 'curves.png'}\nnext:   {then}")
     return {"run_dir": str(result.run_dir), "policy": str(result.policy), "steps": result.steps,
-            "eval": result.eval.to_json() if result.eval else None}  # fmt: skip
+            "eval": result.eval.to_json() if result.eval else None, **result.scores}  # fmt: skip
 
 
 def _resume(options, flags: dict[str, Any]) -> Any:

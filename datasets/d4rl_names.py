@@ -9,7 +9,7 @@ d4rl_datasets.json. Eight sets have no reference, and a score of them would be a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,27 @@ def entry(name: str) -> Mapping[str, Any]:
     if name not in entries():
         raise unknown_name("D4RL data set", name, entries())
     return entries()[name]
+
+
+def score_reference(files: Sequence[str]) -> str:
+    """The data set whose references score what is learned from these files; "" unless all are D4RL's, with one pair.
+
+    A file is D4RL's by its address, `d4rl:hopper-medium-v2`, or by its name, hopper_medium-v2.hdf5 as downloaded or
+    hopper-medium-v2.hdf5.
+    """
+    found = [_set_of(file) for file in files]
+    pairs = {(entry(name).get("min"), entry(name).get("max")) for name in found if name}
+    return found[0] if all(found) and len(pairs) == 1 and (None, None) not in pairs else ""
+
+
+def _set_of(file: str) -> str:
+    """The data set that a file is by its name, or ""."""
+    if file.startswith("d4rl:"):
+        return file.removeprefix("d4rl:")
+    name = Path(file).name
+    if name.removesuffix(".hdf5") in entries():
+        return name.removesuffix(".hdf5")
+    return next((known for known, e in entries().items() if e["url"].endswith(f"/{name}")), "")
 
 
 def normalized_score(name: str, episode_return: float) -> float:

@@ -17,6 +17,7 @@ import torch
 
 from ..datasets.check import quick_errors
 from ..datasets.convert import narrowed
+from ..datasets.d4rl_names import normalized_score, score_reference
 from ..datasets.file_hash import sha256
 from ..datasets.offline import OfflineDataset, load, split_filter
 from ..datasets.open_log import located, open_log
@@ -24,6 +25,7 @@ from ..errors import DatasetError, UsageError
 from ..normalizer import Normalizer
 from ..sim.make import make
 from ..spec import Spec
+from .evaluate import Evaluation
 from .learner import concatenated
 from .offline_core import DataFacts
 from .recipes import fitting_recipe
@@ -66,6 +68,7 @@ def fit(
     path = Path(out) if out is not None else new_run_folder(f"{task or 'data'}-{algorithm}-seed{chosen.run.seed}")
     device, run = choose_device(chosen.run.device), chosen.run
     assert isinstance(run, FitSettings)
+    reference = _reference(run.d4rl, data)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(run.torch_threads))
         files = {"data": _described(data), "valid": _described(valid)}
@@ -91,7 +94,7 @@ def fit(
                 "algorithm": algorithm, "task": task, "run": asdict(run), "settings": asdict(chosen.settings),
                 "files": files, "mapping": mapping, "weights": weights, "device": str(device),
                 "machine": describe_machine(run.threads)})  # fmt: skip
-        return _Fitting(algorithm, task or "", run, learned, held_out, learner, folder, progress).go(resume)
+        return _Fitting(algorithm, task or "", run, learned, held_out, learner, folder, progress, reference).go(resume)
 
 
 def resume_fit(run_dir: Path | str, steps: int | None = None, device: str | None = None,
@@ -113,9 +116,9 @@ class _Fitting(Run):
     verb = "fit"
 
     def __init__(self, algorithm: str, task: str, run: FitSettings, data: OfflineDataset, valid: OfflineDataset | None,
-                 learner: Any, folder: RunFolder, progress: Progress | None):  # fmt: skip
+                 learner: Any, folder: RunFolder, progress: Progress | None, reference: str):  # fmt: skip
         super().__init__(algorithm, task, run, learner, folder, progress)
-        self.data, self.valid = data, valid
+        self.data, self.valid, self.reference = data, valid, reference
 
     def iterate(self) -> None:
         request, rng, learner, metrics = self.learner.request, self.rng, self.learner, self.metrics
@@ -138,12 +141,18 @@ class _Fitting(Run):
                 sums[f"valid/{name}"] = sums.get(f"valid/{name}", 0.0) + value.item() * len(batch.action)
         return {name: total / self.valid.num_rows for name, total in sums.items()}
 
+    def own_scores(self, evaluation: Evaluation) -> dict[str, float]:
+        """D4RL's normalized score of the mean return, where there are references for it."""
+        return {"d4rl_score": normalized_score(self.reference, evaluation.return_mean)} if self.reference else {}
+
     @property
     def evaluation_ranges(self) -> Any:
         return self.run.randomize
 
     def provenance(self) -> dict[str, Any]:
-        return {"randomize": self.run.randomize}
+        named = {"d4rl_reference": self.reference, "d4rl_score": self.own_scores(self.last)["d4rl_score"]} if (
+            self.reference and self.last) else {}  # fmt: skip
+        return {"randomize": self.run.randomize, **named}
 
     def own_state(self) -> dict[str, Any]:
         return {}
@@ -161,6 +170,16 @@ def _require_sound(name: str) -> None:
         if errors := quick_errors(narrowed(log, filter) if filter else log):
             raise DatasetError(f"{path} would spoil what is learned from it: {errors[0]}. `poise data check {path}` "
                                f"tells all; --set check=false goes on all the same")  # fmt: skip
+
+
+def _reference(wanted: str, data: Sequence[str]) -> str:
+    """The D4RL set whose references score returns, or "" for no score."""
+    if wanted == "none":
+        return ""
+    if wanted == "auto":
+        return score_reference([split_filter(name)[0] for name in data])
+    normalized_score(wanted, 0.0)  # refuses a name without references
+    return wanted
 
 
 def _task_spec(task: str | None) -> Spec | None:

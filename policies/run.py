@@ -11,7 +11,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class RunResult:
     steps: int
     seconds: float
     eval: Evaluation | None
+    scores: Mapping[str, float] = field(default_factory=dict)  # what is told of the last evaluation beside returns
 
 
 Progress = Callable[[int, int, Mapping[str, float]], None]  # (steps, total, newest metrics)
@@ -87,6 +88,10 @@ class Run(ABC):
     @abstractmethod
     def own_metrics(self) -> dict[str, float]:
         """What a log line holds besides the learner's metrics."""
+
+    def own_scores(self, evaluation: Evaluation) -> dict[str, float]:
+        """What an evaluation is worth by other measures, which its log line holds too, each as eval/<name>."""
+        return {}
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
@@ -132,7 +137,8 @@ class Run(ABC):
             self._save()
             self._write_policy("policy.safetensors")
             self._draw_curves()
-        return RunResult(self.folder.path, self.folder.path / "policy.safetensors", self.steps, self.seconds, self.last)
+        policy, scores = self.folder.path / "policy.safetensors", self.own_scores(self.last) if self.last else {}
+        return RunResult(self.folder.path, policy, self.steps, self.seconds, self.last, scores)
 
     # ---- what happens between iterations -----------------------------------------------------
 
@@ -178,6 +184,7 @@ class Run(ABC):
         }  # fmt: skip
         if self.last.success_rate is not None:
             values["eval/success"] = self.last.success_rate
+        values |= {f"eval/{name}": score for name, score in self.own_scores(self.last).items()}
         self.folder.write_metrics(self.steps, {"seconds": self.seconds, **values})
         if self.last.return_mean > self.best:
             self.best = self.last.return_mean

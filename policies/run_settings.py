@@ -61,6 +61,9 @@ class FitSettings(LoopSettings):
     label: str = setting(
         "actions", "The action to learn: actions, which were executed, or actions_asked, meant before noise was added."
     )
+    d4rl: str = setting(
+        "auto", "D4RL set whose reference returns make normalized scores of returns: auto by the files' names, or none."
+    )
     memory: str = setting("", "Memory that the steps may take, as 2G, before they are read from the files; free/2.")
 
     def __post_init__(self) -> None:

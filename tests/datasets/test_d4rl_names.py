@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from poise.datasets.d4rl_names import entries, entry, normalized_score
+from poise.datasets.d4rl_names import entries, entry, normalized_score, score_reference
 from poise.errors import UsageError
 
 
@@ -45,3 +45,19 @@ print(json.dumps([infos.DATASET_URLS, infos.REF_MIN_SCORE, infos.REF_MAX_SCORE])
     assert urls == {name: e["url"] for name, e in entries().items()}
     assert low == {name: e["min"] for name, e in entries().items() if "min" in e}
     assert high == {name: e["max"] for name, e in entries().items() if "max" in e}
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["d4rl:hopper-medium-v2"], "hopper-medium-v2"),
+        (["/data/hopper_medium-v2.hdf5"], "hopper-medium-v2"),
+        (["hopper-expert-v2.hdf5", "d4rl:hopper-random-v2"], "hopper-expert-v2"),
+        (["d4rl:hopper-expert-v2", "d4rl:walker2d-expert-v2"], ""),  # of two tasks
+        (["d4rl:carla-town-full-v0"], ""),  # without references
+        (["hopper-expert-v2.hdf5", "mine.hdf5"], ""),
+        (["hopper.hdf5"], ""),
+    ],
+)
+def test_files_say_by_their_names_which_references_score_them(files, name):
+    assert score_reference(files) == name

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from poise.cli import main
+from poise.datasets.d4rl_names import normalized_score
 from poise.errors import DatasetError, UsageError
 from poise.policies.collect import collect
 from poise.policies.fit import fit, resume_fit
@@ -121,3 +123,23 @@ def test_a_file_that_would_spoil_learning_is_refused_unless_told_to_go_on(demos)
         h5["data/demo_0/actions"][3] = np.nan
     with pytest.raises(DatasetError, match="actions holds nan at step 3"):
         fit("bc", ["bad.hdf5"], out="again", settings={**SHORT, "check": False})
+
+
+def test_returns_are_told_as_d4rls_scores_where_the_data_is_d4rls(demos, tmp_path, capsys):
+    named = tmp_path / "hopper-medium-v2.hdf5"
+    named.write_bytes(Path(demos).read_bytes())  # what counts is the name
+    result = fit("bc", [str(named)], "reach/fr3", "run", settings={**SHORT, "evaluations": 1, "eval_episodes": 2})
+    assert result.eval is not None
+    expected = normalized_score("hopper-medium-v2", result.eval.return_mean)
+    assert result.scores == {"d4rl_score": expected}
+    lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["eval/d4rl_score"] for line in lines if "eval/return" in line] == [expected]
+    assert load_policy(result.policy).provenance["d4rl_score"] == expected
+    told = ["--set", "evaluations=1", "eval_episodes=2", "hidden=16", "d4rl=walker2d-expert-v2", "--json"]
+    assert main(["fit", "bc", "--data", demos, "--task", "reach/fr3", "--steps", "20", "--out", "told", *told]) == 0
+    out = capsys.readouterr().out
+    said = json.loads(out.splitlines()[-1])
+    assert said["d4rl_score"] == normalized_score("walker2d-expert-v2", said["eval"]["return_mean"])
+    assert "D4RL score:" in out
+    with pytest.raises(UsageError, match="no reference returns for carla-town-full-v0"):
+        fit("bc", [demos], "reach/fr3", "none", settings={**SHORT, "d4rl": "carla-town-full-v0"})
