@@ -22,7 +22,7 @@ from ...errors import DatasetError
 from ..log import Column, Episode, Log
 from ..safe_hdf5 import attributes_of, datasets_of, open_hdf5, shallow_names
 from .columns import Decoded
-from .pictures import decode, size_of
+from .pictures import decode_all, size_of
 
 NAME = re.compile(r"episode_(\d{1,9})\.hdf5")
 OPEN = 64  # files at once
@@ -144,9 +144,8 @@ def _pictures(coded: Column, where: str) -> Decoded:
     shape = size_of(coded[0], ("JPEG", "PNG"), where)
 
     def frames(first: int, stop: int) -> np.ndarray:
-        rows = coded[first:stop]
-        pictures = [decode(row, shape, ("JPEG", "PNG"), f"{where}, row {first + i}") for i, row in enumerate(rows)]
-        return np.stack(pictures)[..., ::-1] if pictures else np.empty((0, *shape), np.uint8)
+        told = lambda i: f"{where}, row {first + i}"  # noqa: E731
+        return decode_all(coded[first:stop], shape, ("JPEG", "PNG"), told)[..., ::-1]
 
     return Decoded(frames, (coded.shape[0], *shape), np.dtype(np.uint8))
 

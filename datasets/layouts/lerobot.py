@@ -29,7 +29,7 @@ from ...errors import DatasetError
 from ..log import Column, Episode, Log
 from .columns import Decoded, SideBySide
 from .lerobot_meta import Meta, action_range, read_json, read_meta
-from .pictures import decode, film
+from .pictures import decode_all, film
 from .tables import Table, numbers
 
 INDEX = ("index", "frame_index", "episode_index")  # told by where a row stands
@@ -161,9 +161,8 @@ def _column(meta: Meta, index: int, table: Table, start: int, stop: int, key: st
         def pictures(first: int, end: int) -> np.ndarray:
             coded = [v.get("bytes") if isinstance(v, dict) else v for v in
                      table.column(key, start + first, start + end).to_pylist()]  # fmt: skip
-            found = [decode(c or b"", shape, ("PNG", "JPEG"), f"{where}, picture {first + i}")
-                     for i, c in enumerate(coded)]  # fmt: skip
-            return np.stack(found) if found else np.empty((0, *shape), np.uint8)
+            told = lambda i: f"{where}, picture {first + i}"  # noqa: E731
+            return decode_all([c or b"" for c in coded], shape, ("PNG", "JPEG"), told)
 
         return Decoded(pictures, (stop - start, *shape), np.dtype(np.uint8))
     if key not in table.names:

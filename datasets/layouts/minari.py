@@ -29,7 +29,7 @@ from ..safe_hdf5 import attributes_of, datasets_of, open_hdf5
 from .columns import Decoded, SideBySide
 from .minari_spaces import Space, is_jpeg, leaves, parse, shape_of
 from .minari_write import KEPT, write
-from .pictures import decode
+from .pictures import decode_all
 
 __all__ = ["read", "recognize", "write"]
 
@@ -179,10 +179,8 @@ def _decoded(where: str, key: str, array: Column, space: Space | None) -> Column
     shape, what = shape_of(dict(leaves(space))[key]) if space else (), key or "observations"
 
     def pictures(start: int, stop: int) -> np.ndarray:
-        found = np.empty((stop - start, *shape), np.uint8)
-        for i, coded in enumerate(array[start:stop]):
-            found[i] = decode(coded, shape, ("JPEG",), f"{where}: picture {start + i} of {what}")
-        return found
+        told = lambda i: f"{where}: picture {start + i} of {what}"  # noqa: E731
+        return decode_all(array[start:stop], shape, ("JPEG",), told)
 
     return Decoded(pictures, (array.shape[0], *shape), np.dtype(np.uint8))
 
