@@ -44,7 +44,7 @@ def decode(coded: Any, shape: tuple[int, ...], formats: tuple[str, ...], where: 
         raise DatasetError(f"{where} is no {' or '.join(formats)}: {error}") from None
 
 
-def decode_all(coded: Sequence[Any], shape: tuple[int, ...], formats: tuple[str, ...],
+def decode_all(coded: Sequence[Any] | np.ndarray, shape: tuple[int, ...], formats: tuple[str, ...],
                where: Callable[[int], str]) -> np.ndarray:  # fmt: skip
     """(T, height, width, 3) or (T, height, width) uint8 of the bytes of T pictures, in their order, by worker threads.
 
