@@ -15,7 +15,7 @@ ROS2 = $(shell sed -n -E 's/^(ros-[^=]*|empy|lark-parser)==.*/\1/p' constraints.
 TESTS = pytest -n auto --dist loadfile  # a process a core; a file's tests stay together, for what they share
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: help setup demo test check format learning learning-short bench peers wheel clean
+.PHONY: help setup demo test check format learning learning-short bench peers franka-sim wheel clean
 
 help:
 	@echo "make setup     create .venv with everything that use and development need"
@@ -27,6 +27,7 @@ help:
 	@echo "make learning-short  those of them that CI runs too (at most twenty minutes)"
 	@echo "make bench     simulation and learner benchmarks, beside other libraries"
 	@echo "make peers     d3rlpy in an environment of its own, which poise bench learners compares with"
+	@echo "make franka-sim  the FR3's emulator in an environment of its own (make test does it too)"
 	@echo "make wheel     dist/poise-*.whl"
 	@echo "make clean     remove .venv and everything built; keeps runs/"
 	@echo
@@ -46,7 +47,7 @@ setup: .venv/.stamp
 	@echo "setup 2/3: PyTorch (the largest download)"
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
-	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,dynamixel,experts,export,feetech,identify,lerobot,peers,robosuite,robotics,view,xarm]'
+	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,dynamixel,experts,export,feetech,franka,identify,lerobot,peers,robosuite,robotics,view,xarm]'
 	@$(PIP) --no-deps --no-build-isolation d4rl robomimic robosuite
 	@test "$$(uname -sm)" != "Linux x86_64" || $(PIP) --no-deps $(ROS2)
 	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOMIMIC_ASKS) \
@@ -59,10 +60,10 @@ setup: .venv/.stamp
 demo: setup
 	$(BIN)/python -P examples/demo.py
 
-test: setup
+test: setup franka-sim
 	$(RUN) $(TESTS)
 
-check: setup
+check: setup franka-sim
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) pyright
@@ -72,10 +73,10 @@ format: setup
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-learning: setup
+learning: setup franka-sim
 	$(RUN) pytest -m learning --timeout 7200 -s
 
-learning-short: setup
+learning-short: setup franka-sim
 	$(RUN) pytest -m "learning and not long" --timeout 3600 -s
 
 # d3rlpy pins an old Gymnasium. Its environment has what it needs otherwise than ours, and sees ours for the rest: the same
@@ -93,6 +94,17 @@ peers: .venv-peers/.stamp
 	@.venv-peers/bin/python -c 'import d3rlpy' 2>/dev/null
 	@touch .venv-peers/.stamp
 
+# franka-sim asks for older releases of NumPy and MuJoCo than Poise, and without windows for nothing else
+FRANKA_SIM = franka-sim==1.1.7 numpy==1.26.4 mujoco==3.2.7
+
+franka-sim: .venv-franka/.stamp
+
+.venv-franka/.stamp: Makefile .venv/.stamp
+	@$(BIN)/python -P -m venv --without-pip .venv-franka
+	@$(RUN) pip --python .venv-franka/bin/python install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps $(FRANKA_SIM)
+	@MUJOCO_GL=disable .venv-franka/bin/python -c 'import franka_sim.franka_sim_server, franka_sim.mujoco_franka_sim'
+	@touch .venv-franka/.stamp
+
 bench: setup
 	$(RUN) poise bench sim
 	$(RUN) poise bench learners
@@ -103,5 +115,5 @@ wheel: setup
 	$(RUN) build --no-isolation
 
 clean:
-	rm -rf .venv .venv-peers build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-franka build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,6 +19,12 @@ def _twin(device: str, options: dict[str, str]) -> Driver:
     return Twin(robot_spec(device), options_from(options))
 
 
+def _franka(device: str, options: dict[str, str]) -> Driver:
+    from .franka import Franka
+
+    return Franka(device, options)
+
+
 def _xarm(device: str, options: dict[str, str]) -> Driver:
     from .xarm import XArm
 
@@ -41,6 +47,7 @@ def _ros2(device: str, options: dict[str, str]) -> Driver:
 
 
 FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {
+    "franka": _franka,
     "twin": _twin,
     "so101": _servos("so101"),
     "vx300s": _servos("vx300s"),

@@ -33,6 +33,7 @@ PAGES = [
     "docs/minari.md",
     "docs/deploy.md",
     "docs/arms.md",
+    "docs/robot-franka.md",
     "docs/robot-xarm.md",
     "docs/robot-ros2.md",
     "docs/policy-file.md",

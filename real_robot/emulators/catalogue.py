@@ -12,6 +12,12 @@ from .emulator import Emulator
 Maker = Callable[[str, str, ArmOptions, bool], Emulator]  # host, link, options, virtual
 
 
+def _fr3(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
+    from .fr3 import FrankaSim
+
+    return FrankaSim(host, options, virtual)  # type: ignore[return-value]
+
+
 def _xarm7(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
     from .xarm import XArmEmulator
 
@@ -40,6 +46,7 @@ def _ros2(robot: RobotSpec) -> Maker:
 
 
 EMULATORS: dict[str, Maker] = {
+    "fr3": _fr3,
     "so101": _so101,
     "vx300s": _vx300s,
     "xarm7": _xarm7,
