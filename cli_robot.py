@@ -90,6 +90,16 @@ examples:
 Straight in joint space, or first back as the arm came, at a fraction of its limits of velocity and acceleration."""
 
 
+TELEOP_EXAMPLES = """\
+examples:
+  poise robot teleop twin:fr3 --record led.hdf5
+  poise robot teleop ur:192.168.1.11 --host 0.0.0.0        from a headset or phone in this network
+
+It prints the address of a page, with a token in it. One page drives at a time, while its dead-man's switch is held;
+braking begins within 0.3 s of its last word. Every command passes the supervisor. That is not a safety-rated system:
+keep a hardware stop within reach."""
+
+
 def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register `poise robot` and everything below it."""
     style = argparse.RawDescriptionHelpFormatter
@@ -110,6 +120,15 @@ def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     h = add("home", _home, "move an arm to its home pose, slowly, through the supervisor", HOME_EXAMPLES)
     h.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
     h.add_argument("--speed", type=float, default=0.1, metavar="X", help="fraction of the arm's limits (0.1)")
+
+    t = add("teleop", _teleop, "steer an arm from a page: pads, keys, gamepad, headset or phone", TELEOP_EXAMPLES)
+    t.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
+    t.add_argument("--host", default="127.0.0.1", help="the interface; beyond this machine the page is HTTPS")
+    t.add_argument("--port", type=int, default=8090, metavar="P", help="where the page is served (8090; 0 any free one)")
+    t.add_argument("--record", metavar="FILE", help="write the episodes that the page marks to this new file")
+    t.add_argument("--control-dt", type=float, default=0.05, metavar="S", help="a recorded step (0.05 s)")
+    t.add_argument("--no-gripper", action="store_true", help="record the joints alone")
+    t.add_argument("--speed", type=float, default=0.15, metavar="M/S", help="fastest tool, at most 0.25 (0.15 m/s)")
 
     e = add("emulate", _emulate, "start an emulator of an arm, which runs until Ctrl-C")
     e.add_argument("name", metavar="NAME", help="the arm, such as so101; an unknown name lists them")
@@ -164,3 +183,45 @@ def _emulate(options) -> dict[str, Any]:
 
     run(options.name, options.host, options.link, options.virtual, options.set)
     return {"emulated": options.name}
+
+
+def _teleop(options) -> dict[str, Any]:
+    """Serve the page and lead the arm until Ctrl-C."""
+    from .policies.interrupts import interrupts
+    from .real_robot.demonstrations import Demonstrations
+    from .real_robot.desk import Desk
+    from .real_robot.drivers import split_address, with_option
+    from .real_robot.jog import Speeds
+    from .real_robot.robot import Robot
+    from .real_robot.teleop import PageSource, Teleoperation
+    from .real_robot.teleop_server import TeleopServer
+
+    if not 0.0 < options.speed <= 0.25:
+        raise UsageError(f"--speed {options.speed:g}: expected above 0 and at most 0.25 m/s")
+    address = options.robot
+    if split_address(address)[0] == "twin":
+        address = with_option(address, "realtime", "1")
+    arm = Robot(address)
+    desk, speeds = Desk(arm.spec, arm.stop), Speeds(linear=options.speed)
+    teleoperation = Teleoperation(arm, PageSource(arm.spec, desk, speeds), options.control_dt)
+    server = TeleopServer(arm.spec, desk, options.host, options.port, speeds, records=options.record is not None)
+    try:
+        with arm:
+            teleoperation.show = server.show
+            if options.record:
+                teleoperation.record = Demonstrations(options.record, arm.spec, options.robot, options.control_dt,
+                                                      teleoperation.period, not options.no_gripper)  # fmt: skip
+            print(f"steer {arm.spec.name} at {server.url} (Ctrl-C ends)", flush=True)
+            if server.fingerprint:
+                print(f"the browser will not know its certificate; SHA-256 {server.fingerprint}", flush=True)
+            with interrupts() as interrupted:
+                teleoperation.run(interrupted)
+            counts = arm.status()["counts"]
+    finally:
+        server.close()
+        if teleoperation.record is not None:
+            teleoperation.record.close()
+    episodes = 0 if teleoperation.record is None else teleoperation.record.episodes
+    if options.record:
+        print(f"{options.record}: {episodes} episodes")
+    return {"robot": options.robot, "recording": options.record, "episodes": episodes, **counts}

@@ -97,7 +97,7 @@ class Teleoperation:
     def __init__(self, robot: Robot, source: Source, control_dt: float = 0.05, record: Demonstrations | None = None,
                  show: Callable[[Row], None] = lambda row: None):  # fmt: skip
         """show: called with every row, and what is recorded in it as `recording` (steps, or None) and `episodes`."""
-        self.robot, self.source, self.record, self._show = robot, source, record, show
+        self.robot, self.source, self.record, self.show = robot, source, record, show
         self.period = period_of(robot.spec, control_dt)
         self._last: dict[str, Any] = {}
 
@@ -158,4 +158,4 @@ class Teleoperation:
         record = self.record
         self._last = {**row, "recording": None if record is None or not record.open else record.steps,
                       "episodes": None if record is None else record.episodes}  # fmt: skip
-        self._show(self._last)
+        self.show(self._last)

@@ -197,7 +197,7 @@ def test_the_wheel_brings_one_package_with_exactly_the_tracked_sources(wheel):
     in_tree = {
         str(p)
         for p in tracked_files()
-        if p.parts[0] not in NOT_SHIPPED and (p.suffix in (".py", ".xml", ".json") or p.name == "py.typed")
+        if p.parts[0] not in NOT_SHIPPED and (p.suffix in (".py", ".xml", ".json", ".html") or p.name == "py.typed")
     }
     assert in_wheel == in_tree
 
