@@ -124,7 +124,9 @@ def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     t = add("teleop", _teleop, "steer an arm from a page: pads, keys, gamepad, headset or phone", TELEOP_EXAMPLES)
     t.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
     t.add_argument("--host", default="127.0.0.1", help="the interface; beyond this machine the page is HTTPS")
-    t.add_argument("--port", type=int, default=8090, metavar="P", help="where the page is served (8090; 0 any free one)")
+    t.add_argument(
+        "--port", type=int, default=8090, metavar="P", help="where the page is served (8090; 0 any free one)"
+    )
     t.add_argument("--record", metavar="FILE", help="write the episodes that the page marks to this new file")
     t.add_argument("--control-dt", type=float, default=0.05, metavar="S", help="a recorded step (0.05 s)")
     t.add_argument("--no-gripper", action="store_true", help="record the joints alone")

@@ -2,7 +2,7 @@
 
     lease   one page drives; it gives the lease back, leaves, or is silent for LEASE, and another may take it
     switch  a wish counts only while its page says that the dead-man's switch is held, and for DEADMAN after it said so;
-            who takes the lease, or sees a stop released, must let go of the switch once before it counts
+            who takes the lease, sees a stop released or was silent for PAUSE must let go of it once before it counts
     age     a page stamps what it sends; what was held up on the way is too old to be a wish
 
 Whatever a page says is data from outside: of stated types, finite, of bounded size, or it is refused with a reason.
@@ -24,6 +24,7 @@ from ..robots import RobotSpec
 from .jog import Wish
 
 DEADMAN = 0.2  # [s] that a wish lasts
+PAUSE = 1.0  # [s] of silence after which a switch that is still held does not count
 LEASE = 3.0  # [s] of silence after which another page may drive
 DRIFT = 2e-3  # [s/s] by which two clocks may run apart
 REQUESTS = ("clear", "record", "success", "failure", "discard")
@@ -104,6 +105,8 @@ class Desk:
         age = self._age(page, stamp, now)
         with self._lock:
             self._require(page)
+            if now - self._heard > PAUSE:
+                self._released = False
             self._heard = now
             if wish is None:
                 self._wish, self._released = None, True
@@ -140,7 +143,7 @@ class Desk:
         """What is wanted now; None where nobody holds the switch."""
         with self._lock:
             if self._wish is not None and now > self._until:
-                self._wish, self._released = None, False  # silence is no letting go
+                self._wish = None
             return self._wish
 
     def must_release(self) -> None:

@@ -114,7 +114,9 @@ class TeleopServer:
         parts = urlsplit(request.path)
         told = parse_qs(parts.query).get("token", [""])[0]
         if not hmac.compare_digest(told.encode(), self._token.encode()):
-            return _answer(http.HTTPStatus.FORBIDDEN, "This address lacks the token that `poise robot teleop` printed.\n")
+            return _answer(
+                http.HTTPStatus.FORBIDDEN, "This address lacks the token that `poise robot teleop` printed.\n"
+            )
         if parts.path == "/drive":
             origin = request.headers.get("Origin", "")
             if urlsplit(origin).netloc != request.headers.get("Host", ""):

@@ -26,6 +26,10 @@ def test_home_moves_the_arm_there_and_says_where_it_stands(capsys):
         (("home",), "ROBOT"),
         (("home", "twin:fr33"), "did you mean fr3"),
         (("home", "twin:fr3", "--speed", "2"), "speed is a fraction"),
+        (("teleop", "twin:fr33"), "did you mean fr3"),
+        (("teleop", "twin:fr3", "--speed", "0.5"), "at most 0.25 m/s"),
+        (("teleop", "twin:so101", "--control-dt", "0.033"), "no whole number"),
+        (("teleop", "twin:fr3", "--port", "99999"), "port = 99999"),
         (("emulate", "so1O1"), "unknown emulator"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poise.errors import UsageError
-from poise.real_robot.desk import DEADMAN, LEASE, Desk
+from poise.real_robot.desk import DEADMAN, LEASE, PAUSE, Desk
 from poise.robots import FR3
 
 
@@ -37,13 +37,15 @@ def test_a_wish_counts_while_the_switch_is_held_and_for_a_moment(desk):
     wish = desk.wish(1.0)
     assert wish.linear.tolist() == [0.1, 0, 0] and wish.angular.tolist() == [0, 0, 0] and wish.gripper == -1.0
     assert desk.wish(1.0 + DEADMAN) is not None and desk.wish(1.01 + DEADMAN) is None
-    drive(desk, "a", 2.0)
-    assert desk.wish(2.0) is None, "silence is no letting go"
-    drive(desk, "a", 2.1, held=False)
-    drive(desk, "a", 2.2)
-    assert desk.wish(2.2) is not None
-    drive(desk, "a", 2.3, held=False)
-    assert desk.wish(2.3) is None
+    drive(desk, "a", 1.5)
+    assert desk.wish(1.5) is not None, "a short silence is a hiccup"
+    drive(desk, "a", 1.6 + PAUSE)
+    assert desk.wish(1.6 + PAUSE) is None, "a long one is no letting go"
+    drive(desk, "a", 2.7, held=False)
+    drive(desk, "a", 2.8)
+    assert desk.wish(2.8) is not None
+    drive(desk, "a", 2.9, held=False)
+    assert desk.wish(2.9) is None
 
 
 def test_two_pages_do_not_drive_at_once(desk):
