@@ -187,8 +187,9 @@ def build_parser() -> argparse.ArgumentParser:
     p = add("bench", bench_command, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
     p.add_argument(
         "what",
-        choices=("sim", "learners", "data", "checkpoint"),
-        help="sim: the engine; learners: cost of a step; data: sampling from files; checkpoint: what saving costs",
+        choices=("sim", "learners", "data", "checkpoint", "control"),
+        help="sim: the engine; learners: cost of a step; data: sampling from files; checkpoint: what saving costs; "
+        "control: supervisor, deadlines, braking, seams",
     )
     p.add_argument("--only", metavar="NAME", help="all but checkpoint: only the rows whose name contains this")
     p.add_argument(

@@ -6,7 +6,7 @@ From the last anchor q0, where the tool stood at p0 with the Jacobian J, a way q
 
 since the second derivative of p by joints i <= j is a product of unit axes with an arm no longer than R_j, the length
 of the chain beyond joint j. Most commands are settled by (1), over the whole way to standstill at once; where it leaves
-a doubt, the anchor moves here, and where that does not help, forward kinematics looks at every period of the way.
+a doubt, the anchor moves on, and where that does not help, forward kinematics looks at every period of the way.
 Legend: n joints, T servo periods.
 """
 
@@ -79,12 +79,13 @@ class ToolBox:
 
     def outside(self, position: np.ndarray, velocity: np.ndarray, wall: float = 0.0) -> tuple[str, float, float] | None:
         """Axis, value and limit [m] where the tool comes nearer to a wall than that, here or braking from here."""
-        stop = stopping_distance(velocity, self._step, self._dt)
-        if self._surely_inside(position, np.copysign(stop, velocity), wall):
+        stop = np.copysign(stopping_distance(velocity, self._step, self._dt), velocity)
+        if self._surely_inside(position, stop, wall):
             return None
-        if np.abs(position - self._anchor).max() > NEAR:
-            self._move_anchor(position)
-            if self._surely_inside(position, np.copysign(stop, velocity), wall):
+        halfway = position + 0.5 * stop  # no pose of the way is farther from there than half of it
+        if np.abs(halfway - self._anchor).max() > NEAR:
+            self._move_anchor(halfway)
+            if self._surely_inside(position, stop, wall):
                 return None
         path = position[None] + stopping_path(velocity, self._step, self._dt)  # (T, n)
         tool, _ = forward_kinematics(self._robot, path)  # (T, 3)

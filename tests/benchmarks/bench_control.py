@@ -1,0 +1,275 @@
+"""How promptly the control process acts: cost of the supervisor, missed deadlines, braking, seams between plans.
+
+`poise bench control [--only NAME] [--seconds S]` prints a table; so does this file by itself. Everything but `seams`
+and `supervisor` is on the clock of the wall, with the machine as busy as the row says, so run it on one that is else
+idle. Times in milliseconds unless a column says otherwise.
+
+    supervisor   cost of `check` for the FR3's seven joints along a policy-like motion, CPU time, us
+    deadlines    500 Hz twin of a UR5e that holds, beside four busy processes: share of periods that came 1 ms late
+    killed       the policy's process is killed: until the first braking command is written
+    hung         the policy's process is stopped (SIGSTOP): the same
+    stop         Robot.stop() in mid-motion: servo periods from its arrival to the first braking command
+    seams        plans that disagree by 30 mrad, thought out with a delay: the largest change of a command's step, mrad;
+                 and as a player does that begins each plan at its first row when it arrives
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poise.action import shape_command
+from poise.errors import UsageError
+from poise.policies.network_document import expected_tensors
+from poise.policies.policy_file import PolicyFile, write_policy
+from poise.real_robot.control import ControlLoop, schedule
+from poise.real_robot.robot import Robot
+from poise.real_robot.self_collision import SelfCollision
+from poise.real_robot.supervisor import Supervisor
+from poise.real_robot.twin import Twin, TwinOptions
+from poise.robots import FR3, UR5E
+from poise.sim.tasks.reach import reach_spec
+
+GOAL = {"target_pos": np.array([0.5, 0.1, 0.4])}
+TRIALS, BUSY = 30, 4
+
+
+def rows(only: str = "", seconds: float = 20.0) -> list[dict[str, Any]]:
+    """The table's rows."""
+    known: dict[str, Callable[[float], list[dict[str, Any]]]] = {
+        "supervisor": _supervisor, "deadlines": _deadlines, "killed": _killed, "hung": _hung, "stop": _stop,
+        "seams": _seams,
+    }  # fmt: skip
+    if only and only not in known:
+        raise UsageError(f"no row {only!r}; known: {', '.join(known)}")
+    return [row for name, make in known.items() if only in ("", name) for row in make(seconds)]
+
+
+def _supervisor(seconds: float) -> list[dict[str, Any]]:
+    """Targets 0.1 rad apart every 50 ms, followed at 0.9 of the limits, as a policy does."""
+    found = []
+    for name, collision in (("supervisor", None), ("with self-collision", SelfCollision(FR3))):
+        home, dt, rng = np.array(FR3.home), FR3.servo_dt, np.random.default_rng(0)
+        supervisor, cost = Supervisor(FR3, collision=collision), []
+        supervisor.start(home, home)
+        position, velocity, target = home, np.zeros(7), home
+        limits = 0.9 * np.array(FR3.velocity), 0.9 * np.array(FR3.acceleration)
+        for k in range(20_000):
+            if k % 10 == 0:
+                target = np.clip(target + rng.uniform(-0.1, 0.1, 7), home - 0.4, home + 0.4)
+            position, velocity = shape_command(position, velocity, target, *limits, dt)
+            began = time.thread_time_ns()
+            verdict = supervisor.check(position, k * dt, k * dt)
+            cost.append((time.thread_time_ns() - began) / 1e3)
+            position, velocity = verdict.position, verdict.velocity
+        found.append({"row": name, "p50": _at(cost, 50), "p99": _at(cost, 99), "max": max(cost), "unit": "us"})
+    return found
+
+
+def _deadlines(seconds: float) -> list[dict[str, Any]]:
+    found = []
+    with _busy():
+        for real_time in (True, False):
+            command = [sys.executable, "-P", __file__, "hold", str(int(real_time)), str(seconds)]
+            late = np.array(
+                subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[1:], float
+            )
+            got = "real time" if real_time else "ordinary"
+            found.append({"row": f"deadlines, {got}", "p50": _at(late, 50), "p99": _at(late, 99),
+                          "max": float(late.max()), "unit": "ms late", "missed %": 100.0 * float((late > 1.0).mean()),
+                          "periods": len(late)})  # fmt: skip
+    return found
+
+
+def hold(real_time: bool, seconds: float) -> None:
+    """In a process of its own: how late each period of a 500 Hz loop ends [ms]."""
+    got = schedule() if real_time else "ordinary"
+    if real_time and got != "real time":
+        raise SystemExit("this system allows no real-time scheduling")
+    loop = ControlLoop(Twin(UR5E, TwinOptions(realtime=1)))
+    loop.open()
+    late, dt = [], UR5E.servo_dt
+    last = time.monotonic()
+    for _ in range(round(seconds / dt)):
+        loop.hold()
+        now = time.monotonic()
+        late.append(1e3 * (now - last - dt))
+        last = now
+    print(got.replace(" ", "-"), *(f"{x:.4f}" for x in late))
+
+
+def _killed(seconds: float) -> list[dict[str, Any]]:
+    return [_until_braking("killed", signal.SIGKILL)]
+
+
+def _hung(seconds: float) -> list[dict[str, Any]]:
+    return [_until_braking("hung", signal.SIGSTOP)]
+
+
+def _until_braking(name: str, how: signal.Signals) -> dict[str, Any]:
+    took = []
+    with tempfile.TemporaryDirectory() as folder, Robot("twin:fr3?realtime=1") as robot:
+        path, log = _policy(Path(folder)), robot.servo_log()
+        for _ in range(TRIALS):
+            hit = 0.0
+            for count, _row in enumerate(robot.run_episode(path, GOAL, 100, apart=True)):
+                if count == 8:
+                    log.read()
+                    victim = _thinker_of(robot)
+                    time.sleep(np.random.default_rng(count).uniform(0, 0.01))
+                    hit = time.monotonic()
+                    os.kill(victim, how)
+            braking = [float(r["t_host"]) for r in log.read().records if r["verdict"] == 2 and r["t_host"] >= hit]
+            if braking:  # else this process was so late with its blow that the episode was over
+                took.append(1e3 * (braking[0] - hit))
+                robot.clear_fault()
+            robot.move_to(FR3.home)
+    return {
+        "row": name,
+        "p50": _at(took, 50),
+        "p99": _at(took, 99),
+        "max": max(took),
+        "unit": "ms",
+        "trials": len(took),
+    }
+
+
+def _stop(seconds: float) -> list[dict[str, Any]]:
+    took = []
+    with Robot("twin:fr3?realtime=1") as robot, tempfile.TemporaryDirectory() as folder:
+        path, log = _policy(Path(folder)), robot.servo_log()
+        for _ in range(TRIALS):
+            hit = 0.0
+            for count, _row in enumerate(robot.run_episode(path, GOAL, 100)):
+                if count == 8:
+                    log.read()
+                    hit = time.monotonic()
+                    robot.stop()
+            after = [r for r in log.read().records if r["t_host"] > hit]
+            took.append(1 + next(i for i, r in enumerate(after) if r["fault"] == b"operator"))
+            robot.clear_fault()
+            robot.move_to(FR3.home)
+    return [{"row": "stop", "p50": _at(took, 50), "p99": _at(took, 99), "max": max(took), "unit": "servo periods",
+             "trials": TRIALS}]  # fmt: skip
+
+
+def _seams(seconds: float) -> list[dict[str, Any]]:
+    found = []
+    for delay in (0.1, 0.2, 0.3):
+        ours, plans = [], Planner()
+        twin = Twin(FR3)
+        write = twin.write
+        twin.write = lambda q, g=None, w=write, to=ours: (to.append(float(q[0])), w(q, g))[1]
+        with Robot(twin) as robot:
+            for _row in robot.run_episode(plans, GOAL, 200, delay=delay):
+                pass
+        naive = _as_they_come(plans.made, delay)
+        found.append({"row": f"seams, {1e3 * delay:.0f} ms", "max": _change(ours), "naive": _change(naive),
+                      "back": _back(ours), "naive back": _back(naive), "unit": "mrad"})  # fmt: skip
+    return found
+
+
+class Planner:
+    """Sixteen actions at a time: the first joint on and back at 0.4 rad/s, each plan off by an error of its own."""
+
+    def __init__(self):
+        spec = reach_spec()
+        term = replace(spec.actions[0], reference="home", home=FR3.home, scale=(1.0,) * 7, lead=(3.0,) * 7)
+        self.spec = replace(spec, actions=(term,), action_horizon=16)
+        self.made: list[tuple[float, np.ndarray]] = []
+        self._rng = np.random.default_rng(0)
+
+    def initial_state(self, n: int) -> dict[str, np.ndarray]:
+        return {"step": np.zeros(n, int)}
+
+    def act(self, obs, state):
+        seen, where = obs["state"][0], self.spec.slices("state")
+        target = float(seen[where["joint_pos"]][0] + seen[where["target_error"]][0])
+        rows = np.zeros((1, 16, 7))
+        ahead = target + 0.4 * self.spec.control_dt * np.arange(1, 17)
+        rows[0, :, 0] = np.clip(ahead + 0.03 * self._rng.normal(), -0.9, 0.9)
+        self.made.append((len(self.made) * self.spec.control_dt, rows[0, :, 0]))
+        return rows, {"step": state["step"] + 1}
+
+
+def _as_they_come(plans: list[tuple[float, np.ndarray]], delay: float) -> list[float]:
+    """The same plans, each from its first row on when it arrives, straight between rows, a command a servo period."""
+    control_dt, dt, sent = reach_spec().control_dt, FR3.servo_dt, []
+    for _, rows in plans[:-1]:
+        time_of_rows = control_dt * np.arange(len(rows))
+        period = max(delay, control_dt)  # until the next one is there
+        sent += np.interp(np.arange(0.0, period, dt), time_of_rows, rows).tolist()
+    return sent
+
+
+def _change(commands: list[float]) -> float:
+    return 1e3 * float(np.abs(np.diff(commands, 2)).max())
+
+
+def _back(commands: list[float]) -> float:
+    steps = np.diff(commands)
+    return 1e3 * float(-steps.min())
+
+
+def _policy(folder: Path) -> str:
+    """A random mild policy that plans eight actions at a time."""
+    spec, rng = replace(reach_spec(), action_horizon=8), np.random.default_rng(0)
+    network = {"kind": "mlp", "groups": ["state"], "hidden": [64, 64], "activation": "elu", "head": "tanh"}
+    tensors = {name: (0.05 * rng.normal(size=shape)).astype(np.float32)
+               for name, shape in expected_tensors(spec, network).items()}  # fmt: skip
+    write_policy(folder / "policy.safetensors", PolicyFile(spec, "random", network, tensors, {"task": "reach/fr3"}))
+    return str(folder / "policy.safetensors")
+
+
+def _thinker_of(robot: Robot) -> int:
+    control = robot._link.process.pid  # type: ignore[attr-defined]
+    for child in Path(f"/proc/{control}/task/{control}/children").read_text().split():
+        if "poise.real_robot.thinker" in Path(f"/proc/{child}/cmdline").read_text():
+            return int(child)
+    raise RuntimeError("the policy has no process of its own")
+
+
+class _busy:
+    """Processes that do nothing but compute."""
+
+    def __enter__(self) -> None:
+        self._processes = [multiprocessing.get_context("spawn").Process(target=_compute, daemon=True) for _ in range(BUSY)]  # fmt: skip
+        for process in self._processes:
+            process.start()
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+
+
+def _compute() -> None:
+    while True:
+        sum(range(10_000))
+
+
+def _at(values: Any, percent: float) -> float:
+    return float(np.percentile(np.asarray(values, float), percent))
+
+
+def main() -> Iterator[str]:
+    """Every row, as text."""
+    for row in rows():
+        yield str(row)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["hold"]:
+        hold(sys.argv[2] == "1", float(sys.argv[3]))
+    else:
+        print("\n".join(main()))
