@@ -34,6 +34,7 @@ FOUND_WAIT = 5.0  # [s] for publishers, the controller and its order of joints t
 STALE = 0.25  # [s] the newest joint states may be that old
 VIRTUAL_WAIT = 2.0  # [s] for an emulator on its own clock to answer a command with joint states
 GAP = 0.1  # [s] between commands to a moving arm, after which a watchdog may have stopped it
+SETTLE = 0.5  # [s] of joint states to let pass before the held pose is taken: a watchdog may be braking the arm
 QUEUE = 10  # messages of a topic that wait: other arms may tell theirs on the same one
 DEAF, APART = 0.1, 1e-4  # [s] that a followed pose may rest [rad] away from the command
 OPTIONS = ("namespace", "domain", "states", "commands", "target", "gripper", "emulator", "virtual")
@@ -104,11 +105,22 @@ class Ros2:
                        f"nobody publishes joint states on {self._topic(kind)}")  # fmt: skip
         self._wait(self._heard, f"nobody listens to {self._topic('commands')}; is the controller active?")
         self._order = self._controller_order()
+        since = self._settled_stamp()  # what waits in queues may be older than the standstill
+        for kind in self._kinds:
+            self._wait(lambda kind=kind: self._states[kind].stamp >= since,
+                       f"no new joint states on {self._topic(kind)}")  # fmt: skip
         self._held = self._states["target" if "target" in self._states else "states"].joint_pos
         self._velocity = self._acceleration = np.zeros(self.robot.num_joints)  # of commands
         self._fault, self._lost = "", False
         self._sent = time.monotonic()
         self._followed, self._apart = self._held, self.now()  # the followed pose, and when it last moved or was ours
+
+    def _settled_stamp(self) -> float:
+        """The stamp from which on messages tell of the present, and of a standstill."""
+        self._take()
+        if self._side is not None and not self.realtime:
+            return float(self._side.ask("truth")["time"]) - 1e-6
+        return self._states["states"].stamp + SETTLE
 
     def _controller_order(self) -> list[int]:
         """Where each joint of the controller's order stands in ours: by its parameter `joints`."""
@@ -123,12 +135,17 @@ class Ros2:
         return [self.robot.joints.index(name) for name in names]
 
     def brake(self) -> None:
-        """Our own ramp to standstill from the last commands, since a topic has no request to stop."""
+        """Our own ramp to standstill from the last commands, since a topic has no request to stop: blindly, where joint
+        states stay away."""
         self._open_node()
         jerk, dt = np.array(self.robot.jerk), self.robot.servo_dt
         gentle = np.minimum(self.robot.acceleration, jerk * dt)  # what may end within a period
+        late = self.realtime and time.monotonic() - self._sent > GAP  # then the arm rests at the last command
+        if self._fault or late:
+            return
         for position in ramp(self._held, self._velocity, self._acceleration, gentle, jerk, dt):
-            self.write(position)
+            self._send(position)
+            self._pace()
 
     def clear_fault(self) -> None:
         """Find states and controller again, where one was lost, from the pose that it follows. Raises RobotError.
@@ -178,19 +195,24 @@ class Ros2:
         if self.realtime and self._velocity.any() and time.monotonic() - self._sent > GAP:
             self._fault = f"no command for {time.monotonic() - self._sent:.2f} s while the arm moved"
         if not self._fault:
-            command = np.array(joint_pos_target, np.float64)
-            velocity = (command - self._held) / self.robot.servo_dt
-            self._velocity, self._acceleration = velocity, (velocity - self._velocity) / self.robot.servo_dt
-            self._held, self._sent = command, time.monotonic()
-            self._commands.publish(node.Float64MultiArray(data=command[self._order].tolist()))
+            self._send(np.array(joint_pos_target, np.float64))
             if gripper_target is not None:
                 self._move_gripper(node, gripper_target)
             if not self.realtime:
-                self._wait(lambda: self._states["states"].stamp > stamp or not self._heard(),
+                self._wait(lambda: all(self._states[k].stamp > stamp for k in self._kinds) or not self._heard(),
                            "no joint states came after a command", VIRTUAL_WAIT)  # fmt: skip
         if self.realtime:
-            self._due = max(self._due + self.robot.servo_dt, time.monotonic() - self.robot.servo_dt)
-            time.sleep(max(0.0, self._due - time.monotonic()))
+            self._pace()
+
+    def _send(self, command: np.ndarray) -> None:
+        velocity = (command - self._held) / self.robot.servo_dt
+        self._velocity, self._acceleration = velocity, (velocity - self._velocity) / self.robot.servo_dt
+        self._held, self._sent = command, time.monotonic()
+        self._commands.publish(self._open_node().Float64MultiArray(data=command[self._order].tolist()))
+
+    def _pace(self) -> None:
+        self._due = max(self._due + self.robot.servo_dt, time.monotonic() - self.robot.servo_dt)
+        time.sleep(max(0.0, self._due - time.monotonic()))
 
     def _move_gripper(self, node: RosNode, target: float) -> None:
         if self._gripper is None:

@@ -105,15 +105,44 @@ def test_a_random_walk_through_the_supervisor_keeps_every_limit(device):
     rng = np.random.default_rng(0)
     with Robot(device.address, in_process=True) as robot:
         before = robot.status()["counts"]["out_of_limit"]
-        for k in range(1500):
+        for k in range(400):
             target = robot.read().joint_pos_target + rng.normal(size=7) * 10.0 ** rng.uniform(-5, 1)
-            if k % 100 == 99:
+            if k % 50 == 49:
                 target[rng.integers(7)] = rng.choice([np.nan, np.inf, -np.inf])
             if robot.command(target).rule == "stopped":
                 robot.clear_fault()
         robot.clear_fault()
         robot.move_to(HOME)
         assert robot.status()["counts"]["out_of_limit"] == before, device.side_line.ask("counters")["told"]
+
+
+def drive(robot, periods):
+    """Speed the last joint up to 0.5 rad/s, and keep it there until the robot is stopped; how many periods that took."""
+    position, velocity, dt = robot.read().joint_pos_target, 0.0, robot.spec.servo_dt
+    for k in range(periods):
+        velocity = min(velocity + 2.5 * dt, 0.5)
+        position = position + velocity * dt * (np.arange(7) == 6)
+        robot.command(position)
+        if robot.fault:
+            return k
+    return periods
+
+
+@pytest.mark.parametrize(("fault", "told"), [
+    ("emergency_stop", "device error 1: The Emergency Stop Button"),
+    ("stopped", "device stopped (state 4)"),
+])  # fmt: skip
+def test_a_robot_latches_what_the_box_tells_stands_and_moves_again_when_a_person_says_so(device, fault, told):
+    with Robot(device.address, in_process=True) as robot:
+        before = robot.status()["counts"]["out_of_limit"]
+        assert drive(robot, 60) == 60
+        device.side_line.inject(fault)
+        assert drive(robot, 60) == 0, "at once"
+        assert told in robot.fault and np.abs(robot.truth()["joint_vel"]).max() < 0.01
+        device.side_line.ask("clear")
+        robot.clear_fault()
+        robot.move_to(HOME)
+        assert robot.fault == "" and robot.status()["counts"]["out_of_limit"] == before
 
 
 # ---- units and the wire ------------------------------------------------------------------------
