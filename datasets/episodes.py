@@ -38,6 +38,7 @@ from ..errors import DatasetError, SpecError
 from ..spec import Spec
 from .file_lock import FileLock
 from .layouts import robomimic
+from .room import reserve
 
 FORMAT = 1
 GYM_TYPE = 2  # robomimic's EnvType.GYM_TYPE
@@ -142,7 +143,7 @@ class EpisodeWriter:
         self.close()
 
     def _create(self, file: Path) -> None:
-        with h5py.File(file.name, "w", driver="core", backing_store=False) as h5:  # in memory: see _reserve
+        with h5py.File(file.name, "w", driver="core", backing_store=False) as h5:  # in memory: see reserve
             data = h5.create_group("data")
             data.attrs["total"] = 0
             data.attrs.update(self._attributes)
@@ -154,7 +155,7 @@ class EpisodeWriter:
     def _append(self, entry: tuple[Episode, tuple[str, ...], dict[str, Any]], index: int) -> None:
         arrays, filters, attributes = entry
         flat = _flat(arrays)
-        _reserve(self._hidden, sum(a.nbytes for a in flat.values()) + 4096 * len(flat) + (1 << 16))
+        reserve(self._hidden, sum(a.nbytes for a in flat.values()) + 4096 * len(flat) + (1 << 16))
         with h5py.File(self._hidden, "r+") as h5:
             group = h5.create_group(f"data/demo_{index}")
             for name, array in flat.items():
@@ -310,15 +311,3 @@ def _growing(masks: Any, name: str) -> Any:
             del masks[name]
         mask = masks.create_dataset(name, data=np.array(held, "S16"), maxshape=(None,), chunks=(256,))
     return mask
-
-
-def _reserve(file: Path, extra: int) -> None:
-    """Take `extra` bytes of disk beyond the file's end, or raise OSError while nothing is lost yet.
-
-    HDF5 that meets a full disk half-way can neither write nor close its file; what it leaves unused it gives back.
-    """
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size + extra)
-    finally:
-        os.close(descriptor)

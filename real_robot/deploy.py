@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.episodes import EpisodeWriter, environment
+from ..datasets.episodes import environment
 from ..errors import LimitViolatedError, SpecError, UsageError
 from ..keyed import Stream
 from ..policies.runner import Runner
@@ -24,10 +24,12 @@ from ..sim.task import Key, State, Task
 from ..spec import ObsTerm, Spec
 from .drivers import address_robot, split_address, with_option
 from .match import check_match
+from .recording import Recording
 from .robot import Robot
 
 Progress = Callable[[int], None]  # called with how many more episodes ended
 MOVE_SPEED, SLOW = 0.4, 0.05  # of the arm's limits, to the start poses
+RECORDED = ("actions_asked", "actions", "joint_pos_target", "verdict", "t_mono", "t_device")  # of every step
 
 
 def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = None, seed: int = 0,
@@ -40,7 +42,8 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     Args:
         episodes: how many; 10 where nothing is said.
         duration: instead of a number of episodes, start new ones for so long on the arm's clock [s].
-        record: an HDF5 file to write the episodes to, as datasets/episodes.py lays them out.
+        record: an HDF5 file to write the episodes to, as datasets/episodes.py lays them out, and the servo log
+            beside them (recorder.py). What goes wrong with it does not stop the arm; the summary tells.
         realtime: keep pace with the wall clock where the address is a twin.
         apart: numpy or torch, to run the policy in a process of its own, in one of them; a large network needs that.
         ensemble: m of temporal ensembling, for policies that plan several actions at a time; 0: the newest plan counts.
@@ -73,16 +76,14 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     with Robot(robot, in_process) as arm:
         if record is not None:
             origin = {"policy": str(policy), "trained": runner.provenance, "robot": robot, "seed": seed}
-            recorder = EpisodeWriter(record, runner.spec, environment(world.name, robot=robot), origin)
+            recorder = Recording(record, runner.spec, environment(world.name, robot=robot), arm, origin)
         started = arm.status()["time"]
         try:
             for episode in itertools.count():
                 if episode == episodes or (duration is not None and arm.status()["time"] - started >= duration):
                     break
-                rows, result = _episode(arm, str(policy), runner.spec, world, _key(seed, episode), simulated, how)
-                results.append(result)
-                if recorder is not None and rows:
-                    recorder.add(rows, ("success" if result["success"] else "failure",), **result)
+                key = _key(seed, episode)
+                results.append(_episode(arm, str(policy), runner.spec, world, key, simulated, how, recorder))
                 if progress is not None:
                     progress(1)
                 if arm.fault:
@@ -111,14 +112,16 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         "faults": len(faults),
         "scheduling": status["scheduling"],
         "recording": None if record is None else str(record),
+        "recording_fault": recorder.fault if recorder is not None else "",
+        "recording_missed": sum(recorder.missed.values()) if recorder is not None else 0,
         "robot_seconds": status["time"] - started,
         "seconds": time.monotonic() - began,
     }
 
 
 def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
-             simulated: bool, how: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """Move to the start, run the policy, judge: the episode's arrays and its result."""
+             simulated: bool, how: dict[str, Any], recorder: Recording | None) -> dict[str, Any]:  # fmt: skip
+    """Move to the start, run the policy, judge, record: the episode's result."""
     start, velocity, memory = task.reset(key, {})
     _move(arm, start[0], simulated)
     term = task.spec.actions[0].name
@@ -137,11 +140,17 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
         state = replace(state, time=now, qpos=joint_pos, qvel=joint_vel)
         state = replace(state, memory=task.advance(state, action))
         rewards.append(float(task.reward(state, action)[0]))
-        if terminated := bool(task.terminated(state)[0]):
+        terminated = bool(task.terminated(state)[0])
+        if recorder is not None:
+            values = {name: row[name] for name in RECORDED}
+            recorder.step(row["obs"], {**values, "rewards": rewards[-1], "terminated": terminated})
+        if terminated:
             arm.end()
     complete = terminated or len(rows) == task.max_episode_steps
     result = {"success": bool(complete and not arm.fault and task.success(state)[0]), "return": sum(rewards)}
-    return _arrays(rows, rewards, after, terminated), result
+    if recorder is not None and after is not None:
+        recorder.end(after, ("success" if result["success"] else "failure",), result)
+    return result
 
 
 def _move(arm: Robot, pose: np.ndarray, simulated: bool) -> None:
@@ -156,21 +165,6 @@ def _move(arm: Robot, pose: np.ndarray, simulated: bool) -> None:
         if arm.fault and simulated:
             arm.clear_fault()
         arm.move_to(pose, SLOW)
-
-
-def _arrays(rows: list[dict[str, Any]], rewards: list[float], after: Any, terminated: bool) -> dict[str, Any]:
-    """One episode in the layout of datasets/episodes.py."""
-    obs = {group: [row["obs"][group] for row in rows] for group in rows[0]["obs"]}
-    ends = [0] * (len(rows) - 1) + [1]
-    copied = ("actions_asked", "actions", "joint_pos_target", "verdict", "t_mono", "t_device")
-    return {
-        **{name: [row[name] for row in rows] for name in copied},
-        "obs": obs,
-        "next_obs": {group: [*frames[1:], after[group]] for group, frames in obs.items()},
-        "rewards": rewards,
-        "terminations": [terminated * end for end in ends],
-        "truncations": [(not terminated) * end for end in ends],
-    }
 
 
 def _key(seed: int, episode: int) -> Key:

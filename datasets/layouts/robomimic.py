@@ -6,6 +6,7 @@
        initial_state/…                                                   arrays of the episode: its attributes
     /mask/<filter>   names of episodes
     /poise_extras    arrays of the file and of no episode, from other layouts
+    /log             what a recorder kept beside the episodes (real_robot/recorder.py), which is left alone here
 
 Isaac Lab leaves out rewards and ends, LIBERO names its pictures' convention: what is not there stays absent. A writer
 adds what robomimic insists on (env_args, dones), says so under `poise_made`, and a reader leaves it out again.
@@ -29,6 +30,7 @@ from ..packed import pack, unpack
 from ..safe_hdf5 import attributes_of, datasets_of, open_hdf5, shallow_names
 
 NAME = re.compile(r"demo_(0|[1-9]\d{0,17})")
+LOG = "log"
 MADE, REAL_NAME, EXTRAS, JSON = "poise_made", "poise_name", "poise_extras", "poise_json:"
 GYM = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
 LARGE = 60_000  # bytes of an attribute, of which HDF5 takes 64 kB
@@ -84,7 +86,7 @@ def _read(h5: Any, path: Path) -> Log:
                for name, array in arrays.items() if name.startswith("mask/")}  # fmt: skip
     extras = {name.removeprefix(f"{EXTRAS}/"): array[()] for name, array in arrays.items()
               if name.startswith(f"{EXTRAS}/")}  # fmt: skip
-    if beyond := sorted({name.partition("/")[0] for name in arrays} - {"data", "mask", EXTRAS}):
+    if beyond := sorted({name.partition("/")[0] for name in arrays} - {"data", "mask", LOG, EXTRAS}):
         notes.append(f"{', '.join(beyond)}: no part of this layout, and not read")
     if len(h5.attrs):
         notes.append(f"{', '.join(map(str, h5.attrs))} at the root: no attributes of this layout, and not read")

@@ -167,6 +167,7 @@ def test_a_killed_deployment_leaves_the_finished_episodes(policy_path, tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     with EpisodeFile(out) as file:
-        assert len(file) >= 2
-        for name in file.names:
+        finished = file.filter("all")
+        assert len(finished) >= 1 and len(file) - len(finished) <= 1
+        for name in finished:
             assert len(file[name]["actions"]) == 100
