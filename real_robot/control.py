@@ -36,6 +36,7 @@ from .following import Waypoints, add_points, follow
 from .match import check_match
 from .ring import RingWriter
 from .route import Trail
+from .scheduling import schedule
 from .self_collision import SelfCollision
 from .servo_log import ServoLog
 from .states import ArmState
@@ -44,7 +45,6 @@ from .thinking import Apart, Here, Thinking
 
 SETTLED = 0.01  # [rad/s] slower than this an arm counts as standing
 RECOVERY_SPEED = 0.05  # of the arm's limits
-PRIORITY = 30  # of SCHED_RR
 MOST_SILENT = 1.0  # [s] without an action, after which an episode is over
 SETTLE_WAIT = 1.0  # [s] for that, after a move
 Row = dict[str, Any]
@@ -436,19 +436,6 @@ def _speed(value: float) -> float:
 
 
 # ---- the process -----------------------------------------------------------------------------
-
-
-def schedule() -> str:
-    """Ask for real-time scheduling; what this process got.
-
-    Round robin at a middling priority, above every ordinary process and below the kernel's own threads. Without it a
-    busy machine makes a loop miss deadlines by milliseconds (docs/arms.md).
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
-    except OSError:
-        return "ordinary"
-    return "real time"
 
 
 def serve(channel: Channel, address: str, ring: int) -> None:

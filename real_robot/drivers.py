@@ -46,6 +46,12 @@ def _ros2(device: str, options: dict[str, str]) -> Driver:
     return Ros2(device, options)
 
 
+def _ur(device: str, options: dict[str, str]) -> Driver:
+    from .ur import UR, options_from
+
+    return UR(device, options_from(options))
+
+
 FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {
     "franka": _franka,
     "twin": _twin,
@@ -53,6 +59,7 @@ FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {
     "vx300s": _servos("vx300s"),
     "xarm": _xarm,
     "ros2": _ros2,
+    "ur": _ur,
 }
 
 

@@ -34,6 +34,7 @@ PAGES = [
     "docs/deploy.md",
     "docs/arms.md",
     "docs/robot-franka.md",
+    "docs/robot-ur.md",
     "docs/robot-xarm.md",
     "docs/robot-ros2.md",
     "docs/policy-file.md",

@@ -24,6 +24,12 @@ def _xarm7(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator
     return XArmEmulator(host, options, virtual)
 
 
+def _ur5e(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
+    from .ur import URController
+
+    return URController(host, options, virtual)
+
+
 def _so101(host: str, link: str, options: ArmOptions, virtual: bool) -> Emulator:
     from .feetech import FeetechEmulator
 
@@ -48,6 +54,7 @@ def _ros2(robot: RobotSpec) -> Maker:
 EMULATORS: dict[str, Maker] = {
     "fr3": _fr3,
     "so101": _so101,
+    "ur5e": _ur5e,
     "vx300s": _vx300s,
     "xarm7": _xarm7,
     **{f"ros2:{name}": _ros2(robot) for name, robot in ROBOTS.items()},

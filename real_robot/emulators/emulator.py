@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import RobotError
 from ...robots import RobotSpec
+from ..scheduling import schedule
 from .arm import PHYSICS_DT, ArmOptions, EmulatedArm
 from .oracle import Oracle
 from .side_line import SideServer
@@ -83,6 +84,7 @@ class Emulator:
     def run(self) -> None:
         """Serve until killed; call `open` first."""
         if not self.virtual:
+            schedule(inherited=True)  # a control box keeps its time, however busy the machine that emulates it
             threading.Thread(target=self._keep_time, daemon=True).start()
         self.serve()
 

@@ -33,8 +33,9 @@ from poise.action import shape_command
 from poise.errors import UsageError
 from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, write_policy
-from poise.real_robot.control import ControlLoop, schedule
+from poise.real_robot.control import ControlLoop
 from poise.real_robot.robot import Robot
+from poise.real_robot.scheduling import schedule
 from poise.real_robot.self_collision import SelfCollision
 from poise.real_robot.supervisor import Supervisor
 from poise.real_robot.twin import Twin, TwinOptions
