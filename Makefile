@@ -15,7 +15,7 @@ ROS2 = $(shell sed -n -E 's/^(ros-[^=]*|empy|lark-parser)==.*/\1/p' constraints.
 TESTS = pytest -n auto --dist loadfile  # a process a core; a file's tests stay together, for what they share
 PIP = $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: help setup demo test check format learning learning-short bench peers franka-sim wheel clean
+.PHONY: help setup demo test check format learning learning-short bench faults peers franka-sim wheel clean
 
 help:
 	@echo "make setup     create .venv with everything that use and development need"
@@ -26,6 +26,7 @@ help:
 	@echo "make learning  the tests that train for minutes"
 	@echo "make learning-short  those of them that CI runs too (at most twenty minutes)"
 	@echo "make bench     simulation and learner benchmarks, beside other libraries"
+	@echo "make faults    every fault on every emulated arm, as a table (a quarter of an hour)"
 	@echo "make peers     d3rlpy in an environment of its own, which poise bench learners compares with"
 	@echo "make franka-sim  the FR3's emulator in an environment of its own (make test does it too)"
 	@echo "make wheel     dist/poise-*.whl"
@@ -95,6 +96,9 @@ peers: .venv-peers/.stamp
 	  > "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/poise_environment.pth"
 	@.venv-peers/bin/python -c 'import d3rlpy' 2>/dev/null
 	@touch .venv-peers/.stamp
+
+faults: setup franka-sim
+	$(RUN) poise bench faults
 
 # franka-sim asks for older releases of NumPy and MuJoCo than Poise, and without windows for nothing else
 FRANKA_SIM = franka-sim==1.1.7 numpy==1.26.4 mujoco==3.2.7

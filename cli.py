@@ -187,11 +187,13 @@ def build_parser() -> argparse.ArgumentParser:
     p = add("bench", bench_command, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
     p.add_argument(
         "what",
-        choices=("sim", "learners", "data", "checkpoint", "control"),
+        choices=("sim", "learners", "data", "checkpoint", "control", "faults"),
         help="sim: the engine; learners: cost of a step; data: sampling from files; checkpoint: what saving costs; "
-        "control: supervisor, deadlines, braking, seams",
+        "control: supervisor, deadlines, braking, seams; faults: what emulated arms are put through",
     )
-    p.add_argument("--only", metavar="NAME", help="all but checkpoint: only the rows whose name contains this")
+    p.add_argument(
+        "--only", metavar="NAME", help="all but checkpoint: only the rows whose name contains this; faults: one backend"
+    )
     p.add_argument(
         "--seconds", type=float, metavar="S", help="seconds of measuring for every row (sim 30, learners 60, data 10)"
     )

@@ -31,7 +31,7 @@ from .franka_gripper import WIDTH
 from .franka_loop import TARGET, State
 
 OPEN_WAIT, RECOVERY_WAIT, STANDSTILL_WAIT, END_WAIT = 10.0, 3.0, 2.0, 3.0  # [s]
-SILENT = 0.1  # [s] without a state, after which the robot counts as gone
+SILENT = 0.2  # [s] without a state, after which the robot counts as gone
 STANDING = 4  # periods without a change of the newest control point, after which the path stands
 OPTIONS = ("emulator", "gripper")
 assert FR3.gripper is not None

@@ -245,7 +245,7 @@ def test_a_loop_that_is_stopped_is_told_and_goes_on(device):
     with opened(device) as driver:
         held, pid = driver.read().joint_pos_target, driver._arm._process.pid
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(NotConnectedError, match=r"fallen silent \(waited 0.1 s\)"):
+        with pytest.raises(NotConnectedError, match=r"fallen silent \(waited 0.2 s\)"):
             driver.write(held)
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.05)

@@ -1,0 +1,34 @@
+"""A few faults of every kind on the backends that answer at once; `make faults` runs the whole matrix of faults.py."""
+
+import pytest
+
+from real_robot_faults import PROCESSES, Bench, run_process_fault
+
+QUICK = {
+    "twin": ("NaN", "text", "a jump by -3 rad", "one command again and again", "a start far away", "stop",
+             "the clock leaps 10 s ahead", "no space left for the recording"),
+    "xarm7": ("infinity", "commands in reverse order", "collision", "emergency_stop", "warning"),
+    "so101": ("NaN", "drop", "overload"),
+    "fr3 by a relay": ("delay of 3 ms", "one datagram in ten lost"),
+    "fr3": ("NaN", "the clock falls 10 s back", "joint_reflex", "deaf"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_a_fault_is_told_stops_the_arm_within_limits_and_can_be_recovered_from(backend):
+    bench = Bench(backend)
+    try:
+        listed = bench.faults()
+        assert len(listed) + len(PROCESSES) >= 40 or backend in ("twin", "fr3 by a relay")
+        faults = [fault for fault in listed if fault.name in QUICK[backend]]
+        assert len(faults) == len(QUICK[backend])
+        wrong = {fault.name: outcome[1] for fault in faults if (outcome := bench.run(fault))[1]}
+        assert wrong == {}
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize(("who", "what"), [("user", "SIGKILL"), ("control", "SIGSTOP")])
+def test_a_process_that_ends_or_hangs_leaves_a_standing_arm(who, what):
+    assert (who, what) in PROCESSES
+    assert run_process_fault("xarm7", who, what) == ""
