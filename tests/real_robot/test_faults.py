@@ -5,12 +5,12 @@ import pytest
 from real_robot_faults import PROCESSES, Bench, run_process_fault
 
 QUICK = {
-    "twin": ("NaN", "text", "a jump by -3 rad", "one command again and again", "a start far away", "stop",
-             "the clock leaps 10 s ahead", "no space left for the recording"),
-    "xarm7": ("infinity", "commands in reverse order", "collision", "emergency_stop", "warning"),
-    "so101": ("NaN", "drop", "overload"),
-    "fr3 by a relay": ("delay of 3 ms", "one datagram in ten lost"),
-    "fr3": ("NaN", "the clock falls 10 s back", "joint_reflex", "deaf"),
+    "twin": ("NaN", "text", "a jump by -3 rad", "one command again and again", "the clock leaps 10 s ahead",
+             "no space left for the recording"),
+    "xarm7": ("infinity", "collision", "warning"),
+    "so101": ("NaN", "overload"),
+    "fr3 by a relay": ("delay of 3 ms",),
+    "fr3": ("the clock falls 10 s back", "joint_reflex"),
 }  # fmt: skip
 
 
@@ -28,7 +28,6 @@ def test_a_fault_is_told_stops_the_arm_within_limits_and_can_be_recovered_from(b
         bench.close()
 
 
-@pytest.mark.parametrize(("who", "what"), [("user", "SIGKILL"), ("control", "SIGSTOP")])
-def test_a_process_that_ends_or_hangs_leaves_a_standing_arm(who, what):
-    assert (who, what) in PROCESSES
-    assert run_process_fault("xarm7", who, what) == ""
+def test_a_user_who_is_killed_leaves_a_standing_arm():
+    assert ("user", "SIGKILL") in PROCESSES
+    assert run_process_fault("xarm7", "user", "SIGKILL") == ""
