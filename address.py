@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from .errors import UsageError
+from .errors import UsageError, unknown_name
 
 
 def split_options(address: str) -> tuple[str, dict[str, str]]:
@@ -69,3 +70,22 @@ def without_workers(task: str) -> tuple[str, int]:
         raise UsageError(f"workers={text} in {task!r}: expected a number of processes, 0 for none")
     others = "&".join(option for option in task.partition("?")[2].split("&") if not option.startswith("workers="))
     return f"{head}?{others}" if others else head, int(text)
+
+
+def own_attribute(name: str) -> Any:
+    """What the name py:module:attribute of something of somebody's own stands for.
+
+    Raises:
+        UsageError: not of the form, or nothing there.
+    """
+    module_name, _, attribute = name.removeprefix("py:").partition(":")
+    if not module_name or not attribute:
+        raise UsageError(f"what is your own is named py:module:attribute, not {name!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"cannot import {module_name!r} for {name}: {error}; is its folder on PYTHONPATH?") from None
+    if not hasattr(module, attribute):
+        known = [n for n in vars(module) if not n.startswith("_")]
+        raise unknown_name(f"attribute of module {module_name}:", attribute, known)
+    return getattr(module, attribute)

@@ -1,5 +1,7 @@
 """From an address to a driver: `FAMILY:DEVICE?option=value&…`, for instance `twin:fr3?latency=0.04&mass=1.1`.
 
+A driver of your own is `py:module:attribute?option=value` (docs/write-a-driver.md).
+
 A driver's module is imported when its address is opened, so nobody needs another vendor's library.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..address import split_options
+from ..address import own_attribute, split_options
 from ..errors import UsageError, unknown_name
 from ..robots import RobotSpec, robot_spec
 from .driver import Driver
@@ -52,8 +54,14 @@ def _ur(device: str, options: dict[str, str]) -> Driver:
     return UR(device, options_from(options))
 
 
+def _own(device: str, options: dict[str, str]) -> Driver:
+    """`py:module:attribute`: somebody's own, a function of the options' texts that returns a Driver."""
+    return own_attribute(f"py:{device}")(options)
+
+
 FAMILIES: dict[str, Callable[[str, dict[str, str]], Driver]] = {
     "franka": _franka,
+    "py": _own,
     "twin": _twin,
     "so101": _servos("so101"),
     "vx300s": _servos("vx300s"),

@@ -109,10 +109,16 @@ class ProcessLink:
         passed = [theirs.fileno(), self._ring.descriptor]
         command += ["--fd", str(passed[0]), "--ring", str(passed[1]), "--address", self.address]
         with theirs:
-            self.process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=self._environment(),
                                             stdout=subprocess.DEVNULL, stderr=self._stderr)  # fmt: skip
         self._channel = Channel(ours)
         return self._receive(START_WAIT)
+
+    def _environment(self) -> dict[str, str]:
+        """A driver of somebody's own is looked for where this process would look."""
+        if not self.address.startswith("py:"):
+            return dict(os.environ)
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
 
     def ask(self, request: Mapping[str, Any]) -> Iterator[Message]:
         self._send(dict(request))

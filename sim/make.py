@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from ..address import split_options, value_of
+from ..address import own_attribute, split_options, value_of
 from ..errors import UsageError, unknown_name
 from ..robots import ROBOTS
 from .adr import AdaptiveRandomization, adaptive
@@ -189,7 +189,7 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
     if randomize == "none":
         return Randomization()
     if isinstance(randomize, str) and randomize.startswith("py:"):
-        if isinstance(own := _attribute(randomize), Randomization):
+        if isinstance(own := own_attribute(randomize), Randomization):
             return own
         raise UsageError(f"{randomize} should be a Randomization, not {own!r}")
     if isinstance(randomize, str) and randomize.partition("?")[0] == "adr":
@@ -204,22 +204,7 @@ def randomization_of(randomize: Randomize, task: Task | None = None) -> Randomiz
 
 
 def _imported(name: str) -> Callable[..., Task]:
-    factory = _attribute(name)
+    factory = own_attribute(name)
     if not callable(factory):
         raise UsageError(f"{name} should be something to call that returns a task, not {factory!r}")
     return cast("Callable[..., Task]", factory)
-
-
-def _attribute(name: str) -> Any:
-    """What a name py:module:attribute stands for."""
-    module_name, _, attribute = name.removeprefix("py:").partition(":")
-    if not module_name or not attribute:
-        raise UsageError(f"what is your own is named py:module:attribute, not {name!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"cannot import {module_name!r} for {name}: {error}; is its folder on PYTHONPATH?") from None
-    if not hasattr(module, attribute):
-        known = [n for n in vars(module) if not n.startswith("_")]
-        raise unknown_name(f"attribute of module {module_name}:", attribute, known)
-    return getattr(module, attribute)

@@ -33,6 +33,8 @@ PAGES = [
     "docs/minari.md",
     "docs/deploy.md",
     "docs/arms.md",
+    "docs/safety.md",
+    "docs/write-a-driver.md",
     "docs/robot-franka.md",
     "docs/robot-ur.md",
     "docs/robot-xarm.md",
