@@ -27,14 +27,14 @@ SWING = U - np.sin(2.0 * np.pi * U) / (2.0 * np.pi)  # from 0 to 1, at standstil
 @pytest.fixture(scope="module")
 def device():
     """On its own clock: nothing here depends on how busy the machine is."""
-    with start_emulator("xarm7", host="127.0.0.21", virtual=True) as running:
+    with start_emulator("xarm7", host="127.0.7.21", virtual=True) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def on_the_wall():
     """On the clock on the wall, for what has to do with lines that are slow or dead."""
-    with start_emulator("xarm7", host="127.0.0.22") as running:
+    with start_emulator("xarm7", host="127.0.7.22") as running:
         yield running
 
 
@@ -148,7 +148,7 @@ def test_a_robot_latches_what_the_box_tells_stands_and_moves_again_when_a_person
 # ---- units and the wire ------------------------------------------------------------------------
 
 
-def request(function, data=b"", host="127.0.0.21"):
+def request(function, data=b"", host="127.0.7.21"):
     """One request by hand, as the protocol has it; state byte and data of the answer."""
     with socket.create_connection((host, 502), 2.0) as line:
         line.sendall(struct.pack(">HHHB", 7, 2, 1 + len(data), function) + data)
@@ -171,7 +171,7 @@ def test_angles_travel_in_radians_as_little_endian_floats(driver):
 
 @pytest.mark.parametrize(("port", "size"), [(30001, 145), (30002, 288), (30003, 135)])
 def test_reports_have_the_layout_that_the_vendor_s_client_reads(driver, port, size):
-    with socket.create_connection(("127.0.0.21", port), 2.0) as line:
+    with socket.create_connection(("127.0.7.21", port), 2.0) as line:
         report = line.recv(size, socket.MSG_WAITALL)
     assert struct.unpack(">I", report[:4])[0] == size
     assert report[4] == 1 << 4 | 2  # servo mode, standing
@@ -194,7 +194,7 @@ def test_a_reading_holds_velocity_and_effort(driver):
 
 
 def test_the_gripper_s_counts_stay_inside(device):
-    driver = XArm("127.0.0.21", {"emulator": device.side_line.address, "virtual": "1", "gripper": "1"})
+    driver = XArm("127.0.7.21", {"emulator": device.side_line.address, "virtual": "1", "gripper": "1"})
     driver.open()
     held = driver.read().joint_pos_target
     for target in (0.0425, 0.0):
@@ -366,33 +366,33 @@ def test_the_vendor_s_client_is_kept_quiet_and_leaves_no_timeouts_behind(device,
 
 
 def test_what_is_missing_or_wrong_is_one_clear_error(monkeypatch, device):
-    with pytest.raises(NotConnectedError, match=r"no xArm answers at 127.0.0.99, port 502"):
-        XArm("127.0.0.99").open()
+    with pytest.raises(NotConnectedError, match=r"no xArm answers at 127.0.7.99, port 502"):
+        XArm("127.0.7.99").open()
     with pytest.raises(NotConnectedError, match="no such host"):
         XArm("nowhere.invalid").open()
     with pytest.raises(UsageError, match="unknown xarm option 'griper'; did you mean gripper"):
-        XArm("127.0.0.21", {"griper": "1"})
+        XArm("127.0.7.21", {"griper": "1"})
     with pytest.raises(UsageError, match="expected 0 or 1"):
-        XArm("127.0.0.21", {"gripper": "yes"})
+        XArm("127.0.7.21", {"gripper": "yes"})
     with pytest.raises(UsageError, match="needs emulator=HOST:PORT"):
-        driver_at(with_option("xarm:127.0.0.21", "virtual", "1"))
-    with pytest.raises(NotConnectedError, match=r"127.0.0.21, port 502: .*in use.*another address"), \
-            start_emulator("xarm7", host="127.0.0.21"):  # fmt: skip
+        driver_at(with_option("xarm:127.0.7.21", "virtual", "1"))
+    with pytest.raises(NotConnectedError, match=r"127.0.7.21, port 502: .*in use.*another address"), \
+            start_emulator("xarm7", host="127.0.7.21"):  # fmt: skip
         pass
     for name in [name for name in sys.modules if name == "xarm" or name.startswith("xarm.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "xarm", None)
     with pytest.raises(UsageError, match=r"pip install 'poise\[xarm\]'"):
-        XArm("127.0.0.21").open()
+        XArm("127.0.7.21").open()
 
 
 def test_something_that_accepts_and_never_answers_is_not_waited_for_long(monkeypatch):
     import poise.real_robot.xarm_sdk as sdk
 
     monkeypatch.setattr(sdk, "CONNECT_WAIT", 0.5)
-    with socket.create_server(("127.0.0.23", 502)) as server:
+    with socket.create_server(("127.0.7.23", 502)) as server:
         began = time.monotonic()
         with pytest.raises(NotConnectedError, match="has not said its version"):
-            XArm("127.0.0.23").open()
+            XArm("127.0.7.23").open()
         assert time.monotonic() - began < 2.0
         assert server.getsockname()[1] == 502
