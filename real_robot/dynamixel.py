@@ -103,18 +103,18 @@ class DynamixelBus(ServoBus):
 
     # ---- what the driver asks ----------------------------------------------------------------
 
-    def refuse_settings(self, name: str, servo: Servo) -> None:
+    def refuse_settings(self, name: str, here: int, servo: Servo) -> None:
         """Raise NotConnectedError where a servo is set up for something else than joint positions of this arm."""
-        who = f"{name} (id {servo.id})"
-        if servo.shadow_of is None and (mode := self.get(servo.id, "mode")) != POSITION_MODE:
+        who = f"{name} (id {here})"
+        if servo.shadow_of is None and (mode := self.get(here, "mode")) != POSITION_MODE:
             raise NotConnectedError(f"{who} is in operating mode {mode}, expected {POSITION_MODE} (position); "
                                     "set register 11 with Dynamixel Wizard")  # fmt: skip
-        drive = self.get(servo.id, "drive_mode") & 0b101
+        drive = self.get(here, "drive_mode") & 0b101
         if drive != servo.drive_mode:
             raise NotConnectedError(f"{who} has drive mode {drive}, expected {servo.drive_mode} "
                                     f"({'turned' if servo.drive_mode else 'not turned'}, velocity-based profile); "
                                     "set register 10 with Dynamixel Wizard")  # fmt: skip
-        secondary = self.get(servo.id, "secondary")
+        secondary = self.get(here, "secondary")
         follows = servo.shadow_of if servo.shadow_of is not None else NO_SHADOW
         if min(secondary, NO_SHADOW) != follows:
             told = f"follows id {secondary}" if secondary < NO_SHADOW else "follows none"
@@ -129,10 +129,10 @@ class DynamixelBus(ServoBus):
         status = self.get(servo, "hardware_error")
         return ", ".join(name for bit, name in FAULTS.items() if status >> bit & 1) or "hardware error"
 
-    def prepare(self, servo: Servo, speed: int) -> None:
+    def prepare(self, servo: int, speed: int) -> None:
         """Bounds of the servo's own way to a goal that lies far: its acceleration, and `speed` [ticks/s]."""
-        self.put(servo.id, "acceleration", PROFILE_ACCELERATION)
-        self.put(servo.id, "goal_speed", round(speed / VELOCITY))
+        self.put(servo, "acceleration", PROFILE_ACCELERATION)
+        self.put(servo, "goal_speed", round(speed / VELOCITY))
 
     def release(self, servo: int) -> None:
         """End a latched fault: only a restart of the servo does."""

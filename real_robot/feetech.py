@@ -72,20 +72,20 @@ class FeetechBus(ServoBus):
 
     # ---- what the driver asks ----------------------------------------------------------------
 
-    def refuse_settings(self, name: str, servo: Servo) -> None:
+    def refuse_settings(self, name: str, here: int, servo: Servo) -> None:
         """Raise NotConnectedError where a servo is set up for something else than joint positions."""
-        if (mode := self.get(servo.id, "mode")) != POSITION_MODE:
-            raise NotConnectedError(f"{name} (id {servo.id}) is in operating mode {mode}, expected {POSITION_MODE} "
+        if (mode := self.get(here, "mode")) != POSITION_MODE:
+            raise NotConnectedError(f"{name} (id {here}) is in operating mode {mode}, expected {POSITION_MODE} "
                                     "(position); set register 33 with Feetech's FD software")  # fmt: skip
 
     def faults(self, servo: int, error: int) -> str:
         """The names of the faults that a status packet's error byte tells of."""
         return ", ".join(name for bit, name in FAULTS.items() if error >> bit & 1)
 
-    def prepare(self, servo: Servo, speed: int) -> None:
+    def prepare(self, servo: int, speed: int) -> None:
         """Bounds of the servo's own way to a goal that lies far: its acceleration, and `speed` [ticks/s]."""
-        self.put(servo.id, "acceleration", ACCELERATION)
-        self.put(servo.id, "goal_speed", speed)
+        self.put(servo, "acceleration", ACCELERATION)
+        self.put(servo, "goal_speed", speed)
 
     def release(self, servo: int) -> None:
         """End a latched fault: torque off and on again, by whoever comes after."""

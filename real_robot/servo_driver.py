@@ -30,7 +30,8 @@ from .emulators.side_line import SideLine
 from .feetech import SO101_ARM, FeetechBus
 from .guardian import Guardian
 from .ramp import ramp
-from .servo_bus import TICKS, ServoState, answering
+from .roll_call import roll_call
+from .servo_bus import TICKS, ServoState
 
 LOST = 10  # reads in a row without a whole answer until the arm counts as gone
 PATIENCE, PATIENCE_VIRTUAL = 0.004, 0.25  # [s] for an answer
@@ -82,7 +83,7 @@ class ServoDriver:
     def open(self) -> None:
         self._bus.open()
         try:
-            self._find_servos()
+            roll_call(self._bus, self._arm, self.calibration)
             self._energize()
             if self._guardian is not None:
                 self._guardian.start(self._ids)
@@ -155,7 +156,7 @@ class ServoDriver:
         for servo, state in states.items():
             if self._bus.faults(servo, state.error):
                 self._bus.release(servo)
-        self._find_servos()
+        roll_call(self._bus, self._arm, self.calibration)
         self._energize()
         self._last = None
         if self._guardian is not None:
@@ -185,59 +186,22 @@ class ServoDriver:
 
     # ---- the inside --------------------------------------------------------------------------
 
-    def _find_servos(self) -> None:
-        """Every servo of the arm answers and is what it should be. Raises NotConnectedError."""
-        expected = {**self._arm.servos, **self._arm.shadows}
-        # a calibration may name other ids than the maker's
-        numbers = {**{name: joint.id for name, joint in self.calibration.servos.items()},
-                   **{name: servo.id for name, servo in self._arm.shadows.items()}}  # fmt: skip
-        found = answering(self._bus, numbers.values())
-        missing = [f"{name} (id {servo})" for name, servo in numbers.items() if servo not in found]
-        if missing:
-            here = f"{self._bus.path} at {self._bus.baud} baud"
-            others = ", ".join(map(str, found)) or "nobody"
-            raise NotConnectedError(f"{here}: no answer from {', '.join(missing)}; answering: {others}. "
-                                    f"{self._hint(found)}")  # fmt: skip
-        for name, servo in expected.items():
-            here = numbers[name]
-            if found[here] != servo.model:
-                raise NotConnectedError(f"{name} (id {here}) is model {found[here]}, expected {servo.model}; "
-                                        f"is this a {self.robot.name}?")  # fmt: skip
-            self._bus.refuse_settings(name, servo)
-
-    def _hint(self, found: Mapping[int, int]) -> str:
-        if found:
-            return "Look at the cable behind the last servo that answers, and at the ids"
-        for baud in self._bus.bauds:
-            if baud != self._bus.baud:
-                other = type(self._bus)(self._bus.path, baud, self._bus.patience)
-                self._bus.close()
-                other.open()
-                try:
-                    if other.ping(self._ids[0]) is not None:
-                        return f"At {baud} baud they do: add baud={baud} to the address"
-                finally:
-                    other.close()
-        return "Look at power and cables"
-
     def _energize(self) -> None:
         """Torque on where it is off, with the present pose as its goal; from here on the arm holds."""
         bus, goals = self._bus, []
         self._is_tripped, self._misses = False, 0
         bus.arm_watchdog(self._ids, 0.0)
-        for name, (joint, servo) in zip(self.calibration.servos, zip(self._ids, self._arm.servos.values(), strict=True),
-                                        strict=True):  # fmt: skip
-            speed = max(self.robot.velocity) / RAD if name == "gripper" else dict(
-                zip(self.robot.joints, self.robot.velocity, strict=True))[name] / RAD  # fmt: skip
-            if not bus.get(joint, "torque"):
-                position = bus.get(joint, "position")
+        speeds = [*self.robot.velocity, max(self.robot.velocity)]
+        for name, servo, speed in zip(self.calibration.servos, self._ids, speeds, strict=True):
+            if not bus.get(servo, "torque"):
+                position = bus.get(servo, "position")
                 if not 0 <= position < TICKS:
-                    raise NotConnectedError(f"{name} (id {joint}) stands at {position} ticks, outside its one turn; "
+                    raise NotConnectedError(f"{name} (id {servo}) stands at {position} ticks, outside its one turn; "
                                             "turn it back by hand and calibrate again")  # fmt: skip
-                bus.put(joint, "goal", position)
-                bus.prepare(servo, round(speed))
-                bus.put(joint, "torque", 1)
-            goals.append(bus.get(joint, "goal"))
+                bus.put(servo, "goal", position)
+                bus.prepare(servo, round(speed / RAD))
+                bus.put(servo, "torque", 1)
+            goals.append(bus.get(servo, "goal"))
         self._goal = self._signs * (np.array(goals, np.float64) - self._zeros) * RAD  # (m,) [rad]
         self._velocity = self._acceleration = np.zeros(len(goals) - 1)  # (n,) of what was sent last
         if self._watchdog and self.realtime:
