@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .cli_calibrate import CALIBRATE_EXAMPLES, add_calibrate, calibrate_command
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .real_robot.leader import Leader
 
 DEPLOY_EXAMPLES = """\
 examples:
@@ -78,6 +83,8 @@ examples:
   poise robot list                              the arms, their joints and limits
   poise robot home twin:fr3                     move an arm to its home pose, slowly
   poise robot emulate so101 --link /tmp/so101   an arm to try things on, by its vendor's protocol
+  poise robot calibrate so101:/dev/ttyACM0 --out so101.json
+                                                where the servos of an arm stand, shown by hand
 
 Moving an arm goes through the supervisor. It is not a safety-rated system: a real arm needs a hardware stop within
 reach."""
@@ -93,6 +100,7 @@ Straight in joint space, or first back as the arm came, at a fraction of its lim
 TELEOP_EXAMPLES = """\
 examples:
   poise robot teleop twin:fr3 --record led.hdf5
+  poise robot teleop 'so101:/dev/ttyACM0?calibration=so101.json' --leader 'so101:/dev/ttyACM1?calibration=leader.json'
   poise robot teleop ur:192.168.1.11 --host 0.0.0.0        from a headset or phone in this network
 
 It prints the address of a page, with a token in it. One page drives at a time, while its dead-man's switch is held;
@@ -131,6 +139,10 @@ def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     t.add_argument("--control-dt", type=float, default=0.05, metavar="S", help="a recorded step (0.05 s)")
     t.add_argument("--no-gripper", action="store_true", help="record the joints alone")
     t.add_argument("--speed", type=float, default=0.15, metavar="M/S", help="fastest tool, at most 0.25 (0.15 m/s)")
+    t.add_argument("--leader", metavar="ROBOT", help="an arm of servos to lead with, such as so101:/dev/ttyACM1")
+
+    add_calibrate(add("calibrate", calibrate_command, "show an arm of servos where its joints stand",
+                      CALIBRATE_EXAMPLES))  # fmt: skip
 
     e = add("emulate", _emulate, "start an emulator of an arm, which runs until Ctrl-C")
     e.add_argument("name", metavar="NAME", help="the arm, such as so101; an unknown name lists them")
@@ -180,6 +192,12 @@ def _home(options) -> dict[str, Any]:
     return {"robot": options.robot, "joint_pos": reading.joint_pos.tolist(), "away": away}
 
 
+def _leader(address: str | None) -> Leader | None:
+    from .real_robot.leader import Leader
+
+    return None if address is None else Leader(address)
+
+
 def _emulate(options) -> dict[str, Any]:
     from .real_robot.emulators.__main__ import run
 
@@ -194,6 +212,7 @@ def _teleop(options) -> dict[str, Any]:
     from .real_robot.desk import Desk
     from .real_robot.drivers import split_address, with_option
     from .real_robot.jog import Speeds
+    from .real_robot.leader import LeaderSource, LedByArm
     from .real_robot.robot import Robot
     from .real_robot.teleop import PageSource, Teleoperation
     from .real_robot.teleop_server import TeleopServer
@@ -205,10 +224,13 @@ def _teleop(options) -> dict[str, Any]:
         address = with_option(address, "realtime", "1")
     arm = Robot(address)
     desk, speeds = Desk(arm.spec, arm.stop), Speeds(linear=options.speed)
-    teleoperation = Teleoperation(arm, PageSource(arm.spec, desk, speeds), options.control_dt)
+    page = PageSource(arm.spec, desk, speeds)
+    leader = _leader(options.leader)
+    source = page if leader is None else LedByArm(LeaderSource(leader, arm.spec), page)
+    teleoperation = Teleoperation(arm, source, options.control_dt)
     server = TeleopServer(arm.spec, desk, options.host, options.port, speeds, records=options.record is not None)
     try:
-        with arm:
+        with arm, leader or contextlib.nullcontext():
             teleoperation.show = server.show
             if options.record:
                 teleoperation.record = Demonstrations(options.record, arm.spec, options.robot, options.control_dt,

@@ -86,8 +86,9 @@ def nominal(ids: Mapping[str, int], robot: RobotSpec, gripper: tuple[float, floa
     return Calibration(robot.name, servos)
 
 
-def load_calibration(path: str, robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int]) -> Calibration:
-    """The calibration in a file, checked against the arm.
+def load_calibration(path: str, robot: RobotSpec, gripper: tuple[float, float] | None,
+                     ids: Mapping[str, int]) -> Calibration:  # fmt: skip
+    """The calibration in a file, checked against the arm; with gripper None its gripper may have any range.
 
     Raises:
         UsageError: no such file, or it is no calibration.
@@ -104,8 +105,8 @@ def load_calibration(path: str, robot: RobotSpec, gripper: tuple[float, float], 
     return calibration
 
 
-def refuse_misfit(calibration: Calibration, robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int],
-                  what: str) -> None:  # fmt: skip
+def refuse_misfit(calibration: Calibration, robot: RobotSpec, gripper: tuple[float, float] | None,
+                  ids: Mapping[str, int], what: str) -> None:  # fmt: skip
     """Raise RobotError with every reason why a calibration does not fit the arm."""
     lines = []
     if calibration.robot != robot.name:
@@ -113,7 +114,7 @@ def refuse_misfit(calibration: Calibration, robot: RobotSpec, gripper: tuple[flo
     elif tuple(calibration.servos) != tuple(ids):
         lines.append(f"it has {', '.join(calibration.servos)}; expected, in this order, {', '.join(ids)}")
     else:
-        ranges = [*zip(robot.position_low, robot.position_high, strict=True), (min(gripper), max(gripper))]
+        ranges = [*zip(robot.position_low, robot.position_high, strict=True), gripper and sorted(gripper)]
         for (name, joint), published in zip(calibration.servos.items(), ranges, strict=True):
             lines += [f"{name}: {reason}" for reason in _misfits(joint, published)]
         numbers = [joint.id for joint in calibration.servos.values()]
@@ -125,7 +126,7 @@ def refuse_misfit(calibration: Calibration, robot: RobotSpec, gripper: tuple[flo
 
 def fit(robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int], middle: Sequence[int],
         low: Sequence[int], high: Sequence[int], turning: Sequence[str] = (),
-        signs: Mapping[str, int] | None = None) -> Calibration:  # fmt: skip
+        signs: Mapping[str, int] | None = None, is_leader: bool = False) -> Calibration:  # fmt: skip
     """The calibration from what was seen while each joint was moved through its range.
 
     Args:
@@ -133,6 +134,7 @@ def fit(robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int], 
         low, high: (m,) least and greatest ticks that were seen.
         turning: joints without stops: their middle is where they were shown.
         signs: of servos whose ticks fall with the angle, -1.
+        is_leader: the gripper is a handle with a range of its own.
 
     Raises:
         RobotError: it does not fit the arm, with every reason.
@@ -149,15 +151,19 @@ def fit(robot: RobotSpec, gripper: tuple[float, float], ids: Mapping[str, int], 
     if askew:
         raise RobotError("what was seen does not fit:\n" + "\n".join(f"  - {line}" for line in askew))
     result = Calibration(robot.name, servos)
-    refuse_misfit(result, robot, gripper, ids, "what was seen")
+    refuse_misfit(result, robot, None if is_leader else gripper, ids, "what was seen")
     return result
 
 
-def _misfits(joint: Joint, published: tuple[float, float]) -> list[str]:
+def _misfits(joint: Joint, published: Sequence[float] | None) -> list[str]:
     if joint.sign not in (-1, 1):
         return [f"sign {joint.sign} is neither 1 nor -1"]
+    if joint.low == joint.high:
+        return [f"it stood at {joint.low} ticks all the time; move it from one end to the other"]
     if not (0 <= joint.low < joint.high < TICKS and 0 <= joint.id <= 252):
         return [f"id {joint.id} or range {joint.low} to {joint.high}: expected 0 to 252, 0 <= low < high < {TICKS}"]
+    if published is None:
+        return []
     reasons = []
     ends = sorted((joint.angle(joint.low), joint.angle(joint.high)))
     for end, here, there, short in (
@@ -174,7 +180,7 @@ def _misfits(joint: Joint, published: tuple[float, float]) -> list[str]:
     return reasons
 
 
-def _pair(ends: Sequence[float], published: tuple[float, float], i: int) -> tuple[float, float]:
+def _pair(ends: Sequence[float], published: Sequence[float], i: int) -> tuple[float, float]:
     return ends[i], published[i]
 
 

@@ -15,7 +15,7 @@ from ..errors import NotConnectedError, UsageError
 from ..robots import SO101
 from .serial_port import patient
 from .servo_arm import Servo, ServoArm
-from .servo_bus import ServoBus, ServoState
+from .servo_bus import TICKS, ServoBus, ServoState
 
 STS3215 = 777
 POSITION_MODE = 0
@@ -69,6 +69,15 @@ class FeetechBus(ServoBus):
     def decode(self, data: Sequence[int], error: int) -> ServoState:
         position, velocity, load = (data[i] | data[i + 1] << 8 for i in (0, 2, 4))
         return ServoState(signed(position, 15), signed(velocity, 15), signed(load, 10) / 1000.0, error)
+
+    def centre(self, servo: int, position: int) -> int:
+        """Set the servo's own offset so that what now reads `position` reads 2048; what it reads then."""
+        offset = signed(self.get(servo, "position_offset"), 11) + position - TICKS // 2
+        offset = (offset + TICKS // 2) % TICKS - TICKS // 2  # the shorter way around
+        self.put(servo, "lock", 0)
+        self.put(servo, "position_offset", min(abs(offset), 2047) | (1 << 11 if offset < 0 else 0))
+        self.put(servo, "lock", 1)
+        return self.get(servo, "position")
 
     # ---- what the driver asks ----------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class ServoArm:
         """Every joint's zero at 2048 ticks, or where `zeros` says."""
         return nominal(self.ids, self.robot, self.gripper_angles, self.zeros)
 
-    def calibration(self, path: str) -> Calibration:
+    def calibration(self, path: str, is_leader: bool = False) -> Calibration:
         """The calibration in a file, or for the path "nominal" the nominal one. Raises UsageError, RobotError."""
         if path == "nominal":
             return self.nominal()
@@ -58,7 +58,7 @@ class ServoArm:
                 f"{self.robot.name} needs a calibration: poise robot calibrate {self.robot.name}:PORT --out FILE, "
                 f"then {self.robot.name}:PORT?calibration=FILE (or calibration=nominal, see docs/robot-so101.md)"
             )
-        return load_calibration(path, self.robot, self.gripper_angles, self.ids)
+        return load_calibration(path, self.robot, None if is_leader else self.gripper_angles, self.ids)
 
 
 def crank(radius: float, rod: float, closed: float) -> tuple[Callable[[float], float], Callable[[float], float]]:

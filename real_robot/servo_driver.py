@@ -125,6 +125,7 @@ class ServoDriver:
             raise LimitViolatedError(f"expected {len(self._goal) - 1} finite joint positions, got {joint_pos_target}")
         places = self._zeros + self._signs * goal / RAD
         ticks = np.rint(places).astype(int)
+        ticks[ticks == TICKS] = TICKS - 1  # the end of a joint that turns once around
         if ticks.min() < 0 or ticks.max() >= TICKS:
             worst = self._name(self._ids[int(np.argmax(np.abs(ticks - TICKS / 2)))])
             raise LimitViolatedError(f"{worst}: a goal beyond the servo's turn; calibrate again")

@@ -44,6 +44,17 @@ class FeetechEmulator(ServoLine):
         servo.put((62, 1), 121)  # [0.1 V]
         servo.put((63, 1), 31)  # [degrees C]
 
+    def angle_to_tick(self, servo: TableServo, angle: float) -> int:
+        """Less the servo's own offset (register 31); what it shows stays within its one turn."""
+        return (super().angle_to_tick(servo, angle) - self._offset(servo)) % 4096
+
+    def tick_to_angle(self, servo: TableServo, ticks: int) -> float:
+        return super().tick_to_angle(servo, ticks + self._offset(servo))
+
+    def _offset(self, servo: TableServo) -> int:
+        value = servo.get((31, 2))
+        return -(value & 2047) if value & 2048 else value
+
     def show(self, servo: TableServo, position: int, velocity: float, effort: float) -> None:
         load = float(np.clip(effort / STALL, -1.0, 1.0))
         servo.put((56, 2), _signed(position, 15))
@@ -89,6 +100,7 @@ class FeetechEmulator(ServoLine):
                 self.reply(servo, bytes(servo.table[parameters[0] : parameters[0] + parameters[1]]))
             case 3:  # write
                 self.write_all([(servo, parameters[0], parameters[1:])])
+                self.refresh()
                 self.reply(servo, b"")
 
     def torque_told(self, servo: TableServo) -> None:

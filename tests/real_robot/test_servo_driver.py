@@ -1,8 +1,6 @@
 """Arms of servos: the makers' SDKs against emulators on a pseudo-terminal; units, refusals, faults, restarts."""
 
-import contextlib
 import math
-import threading
 import time
 
 import numpy as np
@@ -11,30 +9,10 @@ import pytest
 from conformance_robot import check_driver, check_robot
 from poise.errors import LimitViolatedError, NotConnectedError, UsageError
 from poise.real_robot.drivers import driver_at
-from poise.real_robot.emulators.dynamixel import DynamixelEmulator
-from poise.real_robot.emulators.feetech import FeetechEmulator
 from poise.real_robot.emulators.launch import start_emulator
 from poise.real_robot.robot import Robot
 from poise.real_robot.supervisor import Code
-
-ARMS = {"so101": FeetechEmulator, "vx300s": DynamixelEmulator}
-
-
-@contextlib.contextmanager
-def emulated(name, virtual=True, **settings):
-    """An emulator in a thread of this process, so that a test can reach into its registers; its address."""
-    emulator = ARMS[name](virtual=virtual, **settings)
-    emulator.open()
-    side = emulator.side_line()
-    thread = threading.Thread(target=emulator.run)
-    thread.start()
-    emulator.whole_address = f"{emulator.address}?emulator={side.address}" + "&virtual=1" * virtual
-    try:
-        yield emulator
-    finally:
-        emulator.ended.set()
-        thread.join()
-        side.close()
+from servo_emulator import ARMS, emulated
 
 
 @pytest.mark.parametrize("name", ARMS)
