@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from ..errors import NotConnectedError, UsageError
 
 TRIES = 2  # a packet of the cycle is asked for once more
-SETUP_TRIES, SETUP_PATIENCE = 3, 0.02  # [s] of one register, where no servo period waits
+SETUP_TRIES, SETUP_PATIENCE = 3, 0.05  # [s] of one register, where no servo period waits
 TICKS = 4096  # a turn, of both makers' servos
 
 
