@@ -100,13 +100,6 @@ class FeetechBus(ServoBus):
         """End a latched fault: torque off and on again, by whoever comes after."""
         self.put(servo, "torque", 0)
 
-    def arm_watchdog(self, servos: Sequence[int], seconds: float) -> None:
-        """The STS3215 has none."""
-
-    def watchdog_bit(self, servo: int) -> bool:
-        """Whether the servo's own watchdog has stopped it; the STS3215 has none."""
-        return False
-
 
 def signed(value: int, bit: int) -> int:
     """A number with a sign bit, as Feetech sends them."""

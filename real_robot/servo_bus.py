@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import termios
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import NotConnectedError, UsageError
+
+if TYPE_CHECKING:
+    from .servo_arm import Servo
 
 TRIES = 2  # a packet of the cycle is asked for once more
 SETUP_TRIES, SETUP_PATIENCE = 3, 0.05  # [s] of one register, where no servo period waits
@@ -63,6 +66,29 @@ class ServoBus:
     def take_apart(self, packet: list[int]) -> tuple[int, int, Sequence[int]]:
         """Servo, error byte and parameters of a status packet."""
         raise NotImplementedError
+
+    def refuse_settings(self, name: str, here: int, servo: Servo) -> None:
+        """Raise NotConnectedError where servo `here` is set up for something else than the arm's joint positions."""
+        raise NotImplementedError
+
+    def faults(self, servo: int, error: int) -> str:
+        """Names of the faults that a status packet's error byte tells of; "" none."""
+        raise NotImplementedError
+
+    def prepare(self, servo: int, speed: int) -> None:
+        """Bound the servo's own way to a goal that lies far: its acceleration, and `speed` [ticks/s]."""
+        raise NotImplementedError
+
+    def release(self, servo: int) -> None:
+        """End what a servo has latched; torque is off then."""
+        raise NotImplementedError
+
+    def arm_watchdog(self, servos: Sequence[int], seconds: float) -> None:
+        """Let servos stop by themselves where the line is silent for so long; 0 disarms, and ends such a stop."""
+
+    def watchdog_bit(self, servo: int) -> bool:
+        """Whether a servo's own watchdog has stopped it."""
+        return False
 
     # ---- life --------------------------------------------------------------------------------
 
