@@ -27,7 +27,8 @@ from .calibrate import relax
 from .calibration import RAD
 from .drivers import split_address
 from .roll_call import roll_call
-from .servo_driver import ARMS, PATIENCE
+from .servo_driver import ARMS, PATIENCE, PATIENCE_VIRTUAL
+from .teleop import Aim, PageSource
 
 APPROACH = 0.1  # fraction of the follower's limits, until it has come to the leader
 NEAR = 0.03  # [rad] counts as there
@@ -66,7 +67,8 @@ class Leader:
         default = "nominal" if family == "vx300s" or "emulator" in options else ""
         self.calibration = self._arm.calibration(options.get("calibration", default), is_leader=True)
         self._ids = [joint.id for joint in self.calibration.servos.values()]
-        self._bus = bus_class(path, int(options.get("baud", 1_000_000)), PATIENCE)
+        patience = PATIENCE_VIRTUAL if options.get("virtual") else PATIENCE
+        self._bus = bus_class(path, int(options.get("baud", 1_000_000)), patience)
         handle = self.calibration.servos["gripper"]
         self._handle = sorted((handle.angle(handle.low), handle.angle(handle.high)))
         self._last: Pose | None = None
@@ -111,13 +113,6 @@ class Leader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Aim(NamedTuple):
-    """Where the follower shall be."""
-
-    joint_pos_target: np.ndarray  # (n,) [rad]
-    gripper_target: float | None  # [unit of RobotSpec.gripper]
 
 
 class LeaderSource:
@@ -179,3 +174,27 @@ class LeaderSource:
         gripper = self._follower.gripper
         assert gripper is not None
         return gripper.closed + grip * (gripper.open - gripper.closed)
+
+
+class LedByArm:
+    """A leader arm, with a page beside it: who marks episodes, stops and releases does so there.
+
+    While the arm leads, the page's pads wait.
+    """
+
+    def __init__(self, leader: LeaderSource, page: PageSource):
+        self._leader, self._page = leader, page
+
+    def aim(self, row: Mapping[str, Any], period: float) -> Aim | None:
+        """See LeaderSource."""
+        aim = self._leader.aim(row, period)
+        return aim if self._leader.is_leading else self._page.aim(row, period)
+
+    def requests(self) -> list[str]:
+        """The page's."""
+        return self._page.requests()
+
+    def stopped(self) -> None:
+        """Both begin anew."""
+        self._leader.stopped()
+        self._page.stopped()

@@ -35,6 +35,7 @@ PAGES = [
     "docs/arms.md",
     "docs/safety.md",
     "docs/write-a-driver.md",
+    "docs/robot-so101.md",
     "docs/robot-franka.md",
     "docs/robot-ur.md",
     "docs/robot-xarm.md",

@@ -22,6 +22,7 @@ from poise.policies.runner import Runner
 from poise.real_robot.control import ControlLoop
 from poise.real_robot.drivers import driver_at
 from poise.real_robot.emulators.launch import start_emulator
+from poise.real_robot.thinking import Here
 from poise.sim.make import load_task
 
 ROUNDS, STEPS = 5, 40
@@ -34,7 +35,7 @@ def random_policy(name: str) -> str:
     rng = np.random.default_rng(0)
     tensors = {key: (0.01 * rng.normal(size=shape)).astype(np.float32)
                for key, shape in expected_tensors(spec, network).items()}  # fmt: skip
-    path = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False).name
+    path = f"{tempfile.mkdtemp()}/policy.safetensors"
     write_policy(path, PolicyFile(spec, "random", network, tensors, {"task": f"reach/{name}"}))
     return path
 
@@ -57,7 +58,7 @@ def main() -> None:
                 driver.write(held)
             best_line = max(best_line, 200 / (time.perf_counter() - began))
             began = time.perf_counter()
-            rows = sum("obs" in row for row in loop.episode(runner, goal, STEPS))
+            rows = sum("obs" in row for row in loop.episode(Here(runner), goal, STEPS))
             best_cycle = max(best_cycle, rows * per_step / (time.perf_counter() - began))
             loop.move_to(np.array(driver.robot.home), 0.5)
         counts = driver.counters()
