@@ -108,6 +108,13 @@ braking begins within 0.3 s of its last word. Every command passes the superviso
 keep a hardware stop within reach."""
 
 
+CHECK_EXAMPLES = """\
+examples:
+  poise robot check twin:fr3?latency=0.04                        nothing moves but what the device moves itself
+  poise robot check twin:fr3?latency=0.04 --motion --out delay.json
+  poise train sac --task reach/fr3 --randomize delay.json"""
+
+
 def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     """Register `poise robot` and everything below it."""
     style = argparse.RawDescriptionHelpFormatter
@@ -128,6 +135,13 @@ def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     h = add("home", _home, "move an arm to its home pose, slowly, through the supervisor", HOME_EXAMPLES)
     h.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
     h.add_argument("--speed", type=float, default=0.1, metavar="X", help="fraction of the arm's limits (0.1)")
+
+    c = add("check", _check, "look at an arm before a policy runs on it, and find its delay", CHECK_EXAMPLES)
+    c.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
+    c.add_argument("--seconds", type=float, default=3.0, metavar="S", help="how long to look (3)")
+    c.add_argument("--motion", action="store_true", help="move the arm a little about its home, and find its delay")
+    c.add_argument("--amplitude", type=float, default=0.15, metavar="RAD", help="of that motion (0.15)")
+    c.add_argument("--out", metavar="FILE", help="with --motion: write the delay as a randomization file to train with")
 
     t = add("teleop", _teleop, "steer an arm from a page: pads, keys, gamepad, headset or phone", TELEOP_EXAMPLES)
     t.add_argument("robot", metavar="ROBOT", help="an address, such as twin:fr3")
@@ -196,6 +210,36 @@ def _leader(address: str | None) -> Leader | None:
     from .real_robot.leader import Leader
 
     return None if address is None else Leader(address)
+
+
+def _check(options) -> dict[str, Any]:
+    """Print what was seen of an arm, and where asked for its delay."""
+    import json
+
+    from .policies.progress import Progress
+    from .real_robot.arm_check import check_arm, find_latency, motion_periods
+    from .sim.randomization import Randomization
+
+    seen = check_arm(options.robot, options.seconds)
+    for name, value in seen.to_json().items():
+        if name != "warnings":
+            print(f"{name:<12} {value:.4g}" if isinstance(value, float) else f"{name:<12} {value or '-'}")
+    result = {**seen.to_json(), "latency": None, "out": options.out}
+    if options.motion:
+        with Progress() as progress:
+            ticks = motion_periods(options.robot)
+            term, found = find_latency(options.robot, amplitude=options.amplitude,
+                                       progress=progress.episodes(ticks, "servo period"))  # fmt: skip
+        low, high = term.range
+        print(f"delay        {500.0 * (low + high):.1f} ms; train with {1e3 * low:.1f} to {1e3 * high:.1f} ms "
+              f"(left of the motion: {1e3 * found.rms:.3g} mrad)")  # fmt: skip
+        result["latency"] = [low, high]
+        if options.out:
+            Path(options.out).write_text(json.dumps(Randomization((term,)).to_json(), indent=2) + "\n")
+            print(f"randomization: {options.out}")
+    for line in seen.warnings:
+        print(f"warning: {line}")
+    return result
 
 
 def _emulate(options) -> dict[str, Any]:

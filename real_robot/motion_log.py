@@ -56,6 +56,7 @@ def record_motion(address: str, out: str | os.PathLike[str], duration: float = 3
                 if arm.fault:
                     raise LimitViolatedError(f"the motion was stopped: {arm.fault}; try a smaller amplitude")
                 seen = np.concatenate([reading.joint_pos, reading.joint_vel])
+                # as it was let through: that what is sent is a mean of a few periods is part of the arm's latency
                 rows.append({"obs": seen, "joint_pos_target": verdict.position, "verdict": int(verdict.code),
                              "t_mono": reading.time, "t_device": reading.device_time})  # fmt: skip
                 if progress is not None:
