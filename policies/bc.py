@@ -7,17 +7,18 @@
 
 Observations are normalized by the moments of the demonstrations, which travel in the policy file. Deployed is mu, or
 the likeliest mu_m, or the likeliest choice. With a camera the network sees its features beside the vectors, and each
-picture it learns from is shifted by a few pixels at random (random_shift.py).
+picture it learns from is shifted by a few pixels at random (random_shift.py). With chunk = H it predicts the H actions
+from a step on, of which those count that the episode still has (Zhao et al. 2023, arXiv 2304.13705).
 
-Legend: B batch, D inputs, F features, A action, M components, O outputs of the network: A, or 2 A (mu, log sigma), or
-2 M A + M, or the choices.
+Legend: B batch, H actions of a chunk, D inputs, F features, A action, M components, O outputs of the network: H A, or
+2 H A (mu, log sigma), or 2 M A + M, or the choices.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,7 @@ class BCConfig:
     )
     modes: int = setting(5, "Gaussians of the mixture.")
     min_std: float = setting(1e-4, "Smallest deviation of each of them.")
+    chunk: int = setting(1, "Actions in a row that it predicts; deterministic and gaussian heads.")
     hidden: tuple[int, ...] = setting((256, 256), "Sizes of the hidden layers, with ReLU between them.")
     learning_rate: float = setting(1e-3, "Step size of Adam at the start.")
     anneal: bool = setting(True, "Whether it falls to zero along a cosine over the run.")
@@ -63,6 +65,8 @@ class BCConfig:
     def __post_init__(self) -> None:
         require(self.head in HEADS, "head", self.head, "deterministic, gaussian or gmm")
         require(1 <= self.modes <= 1000, "modes", self.modes, "from 1 to 1000")
+        require(1 <= self.chunk <= 1000, "chunk", self.chunk, "from 1 to 1000")
+        require(self.chunk == 1 or self.head != "gmm", "chunk", self.chunk, "1 with a mixture")
         require(0 <= self.min_std < 1, "min_std", self.min_std, "0 or more, below 1")
         require(len(self.conv) > 0 and all(len(x) == 3 and all(n > 0 for n in x) for x in self.conv), "conv", self.conv,
                 "[channels,kernel,stride],... of each layer, all above 0")  # fmt: skip
@@ -81,9 +85,15 @@ class BC(OfflineLearner):
         self.fitted = "discrete" if spec.discrete else config.head
         self.head = {"discrete": "argmax", "gmm": "mixture"}.get(self.fitted, "clip")
         self.camera = chosen_camera(spec, config.camera)
+        if config.chunk > 1:
+            if spec.discrete:
+                raise UsageError(f"setting chunk={config.chunk}: choices are learned one at a time; leave it at 1")
+            spec = replace(spec, action_horizon=config.chunk)
         super().__init__(spec, config, facts, seed, device, planned_steps)
-        self.request = Sample(config.batch_size, imitation=True)
-        beyond = {"gaussian": spec.action_dim, "gmm": config.modes * spec.action_dim}.get(self.fitted, 0)  # deviations
+        self.request = Sample(config.batch_size, imitation=True, action_horizon=config.chunk)
+        beyond = {"gaussian": config.chunk * spec.action_dim, "gmm": config.modes * spec.action_dim}.get(
+            self.fitted, 0
+        )  # deviations
         self.actor = Net(1, [*self.sizes[:-1], self.sizes[-1] + beyond], self.weights, self.device)
         self.encoder: Encoder | None = None
         if self.camera:
@@ -100,7 +110,7 @@ class BC(OfflineLearner):
         """One step down J."""
         c, x = self.config, self._seen(batch.obs, learning=True)
         out, hidden = self.actor(x)
-        loss, d_out = self._loss(out[0], batch.action)
+        loss, d_out = self._loss(out[0], *self._aims(batch))
         rate = self.annealed(c.learning_rate, self.actor.steps) if c.anneal else c.learning_rate
         d_features = None
         if self.encoder is not None:
@@ -114,12 +124,22 @@ class BC(OfflineLearner):
     def score(self, batch: Batch) -> dict[str, Tensor]:
         """How well held-out demonstrations (B) are imitated: J, and the mean absolute error of actions."""
         out, _ = self.actor(self._seen(batch.obs, learning=False))
-        loss, _ = self._loss(out[0], batch.action)
+        action, counts = self._aims(batch)
+        loss, _ = self._loss(out[0], action, counts)
         if self.spec.discrete:
             return {"loss": loss, "accuracy": (out[0].argmax(-1, keepdim=True) == batch.action).float().mean()}
         shown = out[0][:, : self.sizes[-1]]
         mean = likeliest_mean(shown, self.config.modes) if self.fitted == "gmm" else shown.clamp(-1.0, 1.0)
-        return {"loss": loss, "action_error": (mean - batch.action).abs().mean()}
+        error = (mean - action).abs()
+        return {"loss": loss, "action_error": error.mean() if counts is None else (error * counts).sum() / counts.sum()}
+
+    def _aims(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The actions (B, H A) to predict, and which of them the episode has (1 or 0); None for all."""
+        if self.config.chunk == 1:
+            return batch.action, None
+        assert batch.action_mask is not None
+        counts = batch.action_mask[..., None].expand(batch.action.shape).flatten(1).to(batch.action.dtype)
+        return batch.action.flatten(1), counts
 
     def _seen(self, obs: Mapping[str, Tensor], learning: bool) -> Tensor:
         """What the perceptron reads (B, D): the vectors, normalized, and behind them the camera's features."""
@@ -132,18 +152,21 @@ class BC(OfflineLearner):
             features = self.encoder.look(image)
         return torch.cat([self.inputs(obs), features], -1) if self.groups else features
 
-    def _loss(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """J and dJ/dout (B, O)."""
+    def _loss(self, out: Tensor, action: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """J and dJ/dout (B, O); counts (B, H A): 0 for actions after an episode's end."""
         match self.fitted:
             case "discrete":
                 log_prob, gradient = categorical_log_prob_and_gradient(action[:, 0], out)
                 return -log_prob.mean(), gradient(torch.full_like(log_prob, -1.0 / len(out)))
             case "gaussian":
-                return gaussian_nll(out, action)
+                return gaussian_nll(out, action, counts)
             case "gmm":
                 return mixture_nll(out, action, self.config.modes, self.config.min_std)
         error = out - action
-        return error.square().mean(), error.mul(2.0 / error.numel())
+        if counts is None:
+            return error.square().mean(), error.mul(2.0 / error.numel())
+        error = error * counts
+        return error.square().sum() / counts.sum(), error.mul(2.0 / counts.sum())
 
     # ---- the contract ----------------------------------------------------------------------------
 
@@ -178,8 +201,11 @@ def chosen_camera(spec: Spec, wanted: str) -> str:
                      f"{there}" + ("; name one with --set camera=NAME" if spec.images else ""))  # fmt: skip
 
 
-def gaussian_nll(out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """-E[log N(action; mu, sigma)], and its derivative with respect to out (B, 2 A) = (mu, log sigma)."""
+def gaussian_nll(out: Tensor, action: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """-E[log N(action; mu, sigma)], and its derivative with respect to out (B, 2 A) = (mu, log sigma).
+
+    counts (B, A): 0 for numbers that do not count, else 1.
+    """
     mean, raw = out.chunk(2, -1)
     log_std = raw.clamp(LOG_STD_LOW, LOG_STD_HIGH)
     z = (action - mean) * torch.exp(-log_std)
@@ -187,5 +213,8 @@ def gaussian_nll(out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     # beyond the clamp the derivative goes where it leads back inside
     d_log_std = 1.0 - z.square()
     stuck = ((raw < LOG_STD_LOW) & (d_log_std > 0)) | ((raw > LOG_STD_HIGH) & (d_log_std < 0))
-    d_out = torch.cat([-z * torch.exp(-log_std), d_log_std.masked_fill(stuck, 0.0)], -1)
+    d_mean, d_log_std = -z * torch.exp(-log_std), d_log_std.masked_fill(stuck, 0.0)
+    if counts is not None:
+        nll, d_mean, d_log_std = nll * counts, d_mean * counts, d_log_std * counts
+    d_out = torch.cat([d_mean, d_log_std], -1)
     return nll.sum(-1).mean(), d_out / len(out)

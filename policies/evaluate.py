@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,6 +162,9 @@ def _on_cpu(obs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def require_same_spec(policy: Spec, task: Spec, name: str) -> None:
-    """Raise SpecError with every difference between what a policy expects and what a task offers."""
-    if lines := policy.diff(task.for_policy_file()):
+    """Raise SpecError with every difference between what a policy expects and what a task offers.
+
+    How many actions at a time it plans is the policy's own affair: here the first of each plan is carried out.
+    """
+    if lines := policy.diff(replace(task.for_policy_file(), action_horizon=policy.action_horizon)):
         raise SpecError(f"this policy does not fit {name}:\n  " + "\n  ".join(lines))

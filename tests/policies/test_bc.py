@@ -212,3 +212,55 @@ def test_a_camera_that_is_not_there_or_not_named_is_told():
         BC(SPEC, BCConfig(camera="auto"), DataFacts(), seed=0)
     with pytest.raises(UsageError, match="bc/image learns from cameras"):
         BC(SEEN.only(("camera",)), BCConfig(), DataFacts(), seed=0)
+
+
+# ---- chunks ----------------------------------------------------------------------------------
+
+
+def chunks(obs: torch.Tensor, action: torch.Tensor, mask: torch.Tensor) -> Batch:
+    never = torch.zeros(len(obs), dtype=torch.bool)
+    return Batch({"state": obs}, action, torch.full((len(obs),), torch.nan), {}, never, never, action_mask=mask)
+
+
+def test_a_chunk_counts_the_actions_that_the_episode_still_has_and_no_more():
+    """By hand: two rows of three actions, of which the second row has one; the loss is the mean over four."""
+    learner = BC(SPEC, BCConfig(hidden=(8,), chunk=3, anneal=False), DataFacts(), seed=0)
+    assert learner.spec.action_horizon == 3 and learner.request.action_horizon == 3 and learner.sizes[-1] == 6
+    obs, action = torch.randn(2, 3), torch.rand(2, 3, 2)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    plain = [p.clone().requires_grad_() for p in learner.actor.params]
+    out = (torch.relu(obs @ plain[0][0] + plain[1][0]) @ plain[2][0].T + plain[3][0]).unflatten(-1, (3, 2))
+    loss = (out - action).square()[mask].mean()
+    optimizer = torch.optim.Adam(plain, lr=1e-3)
+    loss.backward()
+    optimizer.step()
+    assert learner.update(chunks(obs, action, mask))["policy/loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    for mine, theirs in zip(learner.actor.params, plain, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), rtol=1e-5, atol=1e-6)
+    assert learner.score(chunks(obs, action, mask))["action_error"] > 0.0
+
+
+def test_the_gaussian_loss_of_a_chunk_leaves_out_what_does_not_count():
+    out = (3.0 * torch.randn(4, 12, dtype=torch.float64)).requires_grad_()
+    action, counts = torch.rand(4, 6, dtype=torch.float64), (torch.rand(4, 6) < 0.6).double()
+    mean, log_std = out.chunk(2, -1)
+    log_prob = torch.distributions.Normal(mean, log_std.clamp(-5.0, 2.0).exp()).log_prob(action)
+    expected = -(log_prob * counts).sum(-1).mean()
+    loss, _ = gaussian_nll(out.detach(), action, counts)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_a_policy_of_chunks_goes_through_its_file(tmp_path):
+    learner = BC(SPEC, BCConfig(hidden=(8,), chunk=4), DataFacts(), seed=0)
+    policy = learner.policy()
+    check_policy(policy, tmp_path)
+    action, _ = policy.act({"state": torch.randn(5, 3)}, policy.initial_state(5))
+    assert action.shape == (5, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "config"), [(SPEC, {"chunk": 0}), (SPEC, {"chunk": 2, "head": "gmm"}), (CHOICE, {"chunk": 2})]
+)
+def test_chunks_that_cannot_be_are_refused(spec, config):
+    with pytest.raises(UsageError, match="chunk"):
+        BC(spec, BCConfig(**config), DataFacts(), seed=0)
