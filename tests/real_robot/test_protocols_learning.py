@@ -7,7 +7,13 @@ import pytest
 import poise
 from poise.real_robot.emulators.launch import start_emulator
 
-PLACES = {"xarm7": {"host": "127.0.7.41"}, "ros2:fr3": {"link": f"/learning_{os.getpid()}"}}
+PLACES = {
+    "ur5e": {"host": "127.0.7.42"},
+    "so101": {},
+    "vx300s": {},
+    "xarm7": {"host": "127.0.7.41"},
+    "ros2:fr3": {"link": f"/learning_{os.getpid()}"},
+}
 
 
 def scores(policy, robot, emulator, episodes):
@@ -24,7 +30,10 @@ def scores(policy, robot, emulator, episodes):
 
 @pytest.mark.learning
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("robot", "emulator"), [("xarm7", "xarm7"), ("fr3", "ros2:fr3")])
+@pytest.mark.parametrize(
+    ("robot", "emulator"),
+    [("ur5e", "ur5e"), ("so101", "so101"), ("vx300s", "vx300s"), ("xarm7", "xarm7"), ("fr3", "ros2:fr3")],
+)
 def test_reach_scores_within_5_points_of_simulation_through_the_protocol(robot, emulator, tmp_path):
     run = poise.train("ppo", f"reach/{robot}", tmp_path / "run", settings={"seed": 0, "threads": 1})
     simulated, twin, arm = scores(run.policy, robot, emulator, episodes=20)
