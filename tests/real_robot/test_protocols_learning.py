@@ -29,6 +29,7 @@ def scores(policy, robot, emulator, episodes):
 
 
 @pytest.mark.learning
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("robot", "emulator"),
