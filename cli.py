@@ -162,6 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--ensemble", type=float, default=0.0, metavar="M", help="weigh overlapping plans by exp(-M i) (0: off)"
     )
     p.add_argument("--delay", type=float, default=0.0, metavar="S", help="seconds added to the policy's thinking (0)")
+    p.add_argument("--view", action="store_true", help="show the arm in a web browser, with a stop button")
+    p.add_argument("--port", type=int, default=8080, metavar="P", help="with --view: where the page is served (8080)")
+    p.add_argument("--host", default="127.0.0.1", help="with --view: by default only this machine reaches it")
 
     p = add("identify", identify_command, "fit a model's parameters to how an arm moved", IDENTIFY_EXAMPLES)
     p.add_argument("log", metavar="LOG.hdf5", help="a recording of an arm; with --excite the file to record to")

@@ -65,6 +65,7 @@ examples:
   poise data replay lift.hdf5                        every state again: rewards and success by the task itself
   poise data replay lift.hdf5 --mode actions         open loop from where each episode began, and how far it parts
   poise data replay door.hdf5 --task gym:AdroitHandDoor-v1 --episode demo_0 --video door.mp4
+  poise data replay led.hdf5 --robot twin:fr3        on an arm: first slowly to where it began, then as it was sent
 
 Divergence is the largest difference between an observation (or state) of the file and of the simulator."""
 
@@ -139,6 +140,9 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     r.add_argument("--layout", metavar="LAYOUT", help="what FILE is, where it is not to be detected")
     r.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help="what counts as no difference (1e-5)")
     r.add_argument("--video", metavar="OUT.mp4", help="film it")
+    r.add_argument("--robot", metavar="ROBOT", help="replay the commands on the arm at this address instead")
+    r.add_argument("--speed", type=float, default=0.15, metavar="X",
+                   help="with --robot: to the first pose, as a fraction of the arm's limits (0.15)")  # fmt: skip
 
 
 def _help(parser: argparse.ArgumentParser) -> Any:
@@ -286,7 +290,32 @@ def _print_report(report: Any) -> None:
             print(f"    and {count - 3} more")
 
 
+def _replay_on_robot(options) -> dict[str, Any]:
+    from .real_robot.drivers import split_address, with_option
+    from .real_robot.replay import replay_on
+    from .real_robot.robot import Robot
+
+    if chosen := [name for name in ("task", "mode", "layout", "video") if getattr(options, name)]:
+        raise UsageError(f"--robot replays what an arm was sent, as it was: without --{chosen[0]}")
+    address = options.robot
+    if split_address(address)[0] == "twin":
+        address = with_option(address, "realtime", "1")
+    with Robot(address) as arm:
+        done = replay_on(options.file, arm, options.episode, options.speed)
+        counts = arm.status()["counts"]
+    for r in done:
+        worst = int(r.divergence.argmax())
+        print(f"{r.episode}: {r.steps} steps, parts by {1e3 * r.divergence[worst]:.2f} mrad at most "
+              f"({arm.spec.joints[worst]}), {1e3 * r.rms:.2f} mrad root mean square"
+              f"{', stopped: ' + r.fault if r.fault else ''}")  # fmt: skip
+    rows = [{"episode": r.episode, "steps": r.steps, "divergence": r.divergence.tolist(), "rms": r.rms,
+             "fault": r.fault} for r in done]  # fmt: skip
+    return {"file": options.file, "robot": options.robot, "episodes": rows, **counts}
+
+
 def _replay(options) -> dict[str, Any]:
+    if options.robot:
+        return _replay_on_robot(options)
     from .policies.replay_file import replay
 
     done = replay(options.file, options.task, options.episode, options.mode, layout=options.layout,

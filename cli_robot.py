@@ -38,12 +38,26 @@ def deploy_command(options) -> dict[str, Any]:
     with Progress() as progress:
         summary = deploy(options.policy, options.robot, episodes=options.episodes, duration=options.duration,
                          seed=options.seed, realtime=options.realtime, record=options.record, apart=options.apart,
-                         ensemble=options.ensemble, delay=options.delay,
+                         ensemble=options.ensemble, delay=options.delay, view=_live(options),
                          progress=progress.episodes(options.episodes or 10))  # fmt: skip
     for name, value in summary.items():
         print(f"{name.replace('_', ' '):<14} {value:.3f}" if isinstance(value, float) else
               f"{name.replace('_', ' '):<14} {value}")  # fmt: skip
     return summary
+
+
+def _live(options) -> Any:
+    """What opens the live view, where it was asked for."""
+    if not options.view:
+        return None
+    from .real_robot.live_view import LiveView
+
+    def open_page(arm: Any) -> LiveView:
+        page = LiveView(arm, options.policy, options.host, options.port)
+        print(f"{arm.spec.name} is at {page.url}", flush=True)
+        return page
+
+    return open_page
 
 
 def identify_command(options) -> dict[str, Any]:
@@ -81,6 +95,7 @@ def identify_command(options) -> dict[str, Any]:
 ROBOT_EXAMPLES = """\
 examples:
   poise robot list                              the arms, their joints and limits
+  poise robot check twin:fr3                    look at an arm as it stands
   poise robot home twin:fr3                     move an arm to its home pose, slowly
   poise robot emulate so101 --link /tmp/so101   an arm to try things on, by its vendor's protocol
   poise robot calibrate so101:/dev/ttyACM0 --out so101.json

@@ -6,13 +6,8 @@ unless told otherwise: whoever reaches the page can press its buttons.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import logging
 import queue
-import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import PoiseError, UsageError
+from ..errors import UsageError
 from .evaluate import Acts
 from .interrupts import interrupts
 from .view_player import Player
+from .view_server import LOOPBACK, require_viser, serve, stop
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FRAMES_DT, TEXT_DT, PLOT_DT = 1 / 30, 0.1, 0.5  # [s] between two updates of the picture, the numbers, the curves
 PAUSE = 0.5  # [s] that the end of an episode stays in view
 SPEEDS = ("0.1×", "0.25×", "0.5×", "1×", "2×", "4×", "as fast as it goes")
@@ -53,14 +48,11 @@ def view(
     """
     if episodes is not None and episodes < 1:
         raise UsageError(f"episodes = {episodes}: expected at least 1")
-    if not 0 < port < 65536:
-        raise UsageError(f"port = {port}: expected 1 to 65535")
-    if importlib.util.find_spec("viser") is None:
-        raise PoiseError("poise view needs viser, which is not installed: pip install 'poise[view]'")
+    require_viser("poise view", port)
     player = Player(task, policy, seed, randomize)
     server, url = None, ""
     try:
-        server = _serve(host, port, task)
+        server = serve(host, port, task)
         url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{server.get_port()}"
         if host not in LOOPBACK:
             _log.warning("warning: --host %s lets every machine that reaches this one press the buttons", host)
@@ -71,36 +63,10 @@ def view(
         print()
     finally:
         if server is not None:
-            _stop(server)
+            stop(server)
         player.close()
     rows = [{"return": r, "length": n, "success": s} for r, n, s in player.results]
     return {"task": task, "url": url, "episodes": rows}
-
-
-def _serve(host: str, port: int, title: str) -> Any:
-    import viser
-
-    with socket.socket() as probe:  # viser would quietly take the next port
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PoiseError(f"cannot listen on {host}:{port}: {error.strerror}; another port: --port N") from None
-    logging.getLogger("websockets").setLevel(logging.ERROR)  # browsers that leave are no news
-    with contextlib.redirect_stdout(io.StringIO()):  # its banner; the caller says where the page is
-        server = viser.ViserServer(host, port, label=f"Poise: {title}", verbose=False)
-    server.gui.configure_theme(control_layout="collapsible", control_width="medium", show_logo=False,
-                               show_share_button=False, brand_color=(38, 103, 160))  # fmt: skip
-    server.scene.set_up_direction("+z")
-    return server
-
-
-def _stop(server: Any) -> None:
-    """End the server, or leave it to the end of the process where a browser's connection keeps it waiting."""
-    ending = threading.Thread(target=server.stop, daemon=True)
-    with contextlib.redirect_stdout(io.StringIO()):
-        ending.start()
-        ending.join(timeout=5.0)
 
 
 class _Page:

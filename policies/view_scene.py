@@ -22,10 +22,11 @@ _WORLD = "/world"
 class MujocoScene:
     """The shapes of a model in a viser server; `update` moves them."""
 
-    def __init__(self, server: Any, model: mujoco.MjModel):
-        self.server, self.model = server, model
+    def __init__(self, server: Any, model: mujoco.MjModel, root: str = _WORLD, ghost: Any = None):
+        """root: the scene's name in the server; ghost: a colour, to show moving shapes alone, and these as a shade."""
+        self.server, self.model, self._name, self._ghost = server, model, root, ghost
         self._follows = travelling_body(model)
-        self._root = server.scene.add_frame(_WORLD, show_axes=False)
+        self._root = server.scene.add_frame(root, show_axes=False)
         self._moving = [i for i in range(1, model.nbody) if model.body_weldid[i] != 0 or model.body_mocapid[i] >= 0]
         self._frames: dict[int, Any] = {}
         data = mujoco.MjData(model)
@@ -33,7 +34,7 @@ class MujocoScene:
         mujoco.mj_comPos(model, data)
         for body in range(1, model.nbody):
             self._frames[body] = server.scene.add_frame(
-                f"{_WORLD}/{body}", show_axes=False, position=data.xpos[body], wxyz=data.xquat[body]
+                f"{root}/{body}", show_axes=False, position=data.xpos[body], wxyz=data.xquat[body]
             )
         self._floor: Any = FLOOR
         self._shown = {g: _appearance(model, g) for g in range(model.ngeom) if model.geom_group[g] < GROUPS}
@@ -47,8 +48,9 @@ class MujocoScene:
                                    model.site_rgba[site])  # fmt: skip
                 if model.site(site).name == "target":
                     self._goal = handle
-        mujoco.mj_camlight(model, data)
-        self._look(data)
+        if not ghost:
+            mujoco.mj_camlight(model, data)
+            self._look(data)
 
     def update(self, data: mujoco.MjData, target_pos: Any = None) -> None:
         """Show the positions in `data`, and the site `target` at target_pos (3,) [m] where one is given."""
@@ -80,12 +82,14 @@ class MujocoScene:
     def _add(self, name: str, body: int, kind: int, size: np.ndarray, position: np.ndarray, wxyz: np.ndarray,
              rgba: np.ndarray, mesh: int = -1) -> Any:  # fmt: skip
         scene = self.server.scene
-        path = f"{_WORLD}/{name}" if body == 0 else f"{_WORLD}/{body}/{name}"
+        path = f"{self._name}/{name}" if body == 0 else f"{self._name}/{body}/{name}"
         place: dict[str, Any] = {"position": position, "wxyz": wxyz}
         color = tuple(round(255 * float(c)) for c in np.clip(rgba[:3], 0, 1))
         look = {"color": color, "opacity": None if rgba[3] >= 1 else float(rgba[3])}
-        if rgba[3] == 0:
+        if rgba[3] == 0 or (self._ghost and body not in self._moving):
             return None
+        if self._ghost:
+            look = {"color": self._ghost, "opacity": 0.25}
         if kind == _GEOM.mjGEOM_PLANE:
             return self._add_plane(path, size, place, self._floor or color)
         if kind == _GEOM.mjGEOM_SPHERE:

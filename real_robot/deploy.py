@@ -36,7 +36,7 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
            record: str | os.PathLike[str] | None = None, realtime: bool = False, progress: Progress | None = None,
            duration: float | None = None, task: str | None = None,
            in_process: bool = False, apart: str = "", ensemble: float = 0.0,
-           delay: float = 0.0) -> dict[str, Any]:  # fmt: skip
+           delay: float = 0.0, view: Callable[[Robot], Any] | None = None) -> dict[str, Any]:  # fmt: skip
     """Run episodes of the policy's task on the arm at an address; a summary of plain numbers.
 
     Args:
@@ -48,6 +48,7 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         apart: numpy or torch, to run the policy in a process of its own, in one of them; a large network needs that.
         ensemble: m of temporal ensembling, for policies that plan several actions at a time; 0: the newest plan counts.
         delay: [s] added to the policy's thinking, to see what a slower machine would do.
+        view: called once with the connected arm, for a live view; what it returns is closed at the end.
         task: the task to take goals and success from; None takes the one that the policy was trained on.
 
     A stop that is latched (a broken policy, a wall) fails the episode. A twin or an emulated arm is released and goes
@@ -72,13 +73,14 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     _refuse_differences(runner.spec, world, robot)
     family, _, options = split_address(robot)
     simulated = family == "twin" or "emulator" in options
-    began, results, faults, recorder = time.monotonic(), [], [], None
+    began, results, faults, recorder, page = time.monotonic(), [], [], None, None
     with Robot(robot, in_process) as arm:
         if record is not None:
             origin = {"policy": str(policy), "trained": runner.provenance, "robot": robot, "seed": seed}
             recorder = Recording(record, runner.spec, environment(world.name, robot=robot), arm, origin)
         started = arm.status()["time"]
         try:
+            page = None if view is None else view(arm)
             for episode in itertools.count():
                 if episode == episodes or (duration is not None and arm.status()["time"] - started >= duration):
                     break
@@ -88,12 +90,14 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
                     progress(1)
                 if arm.fault:
                     faults.append(arm.fault)
-                    if not simulated:
+                    if not simulated or "operator" in arm.fault:  # somebody said stop
                         break
                     arm.clear_fault()
         finally:
             if recorder is not None:
                 recorder.close()
+            if page is not None:
+                page.close()
         status = arm.status()
     counts = status["counts"]
     return {

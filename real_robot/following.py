@@ -109,10 +109,13 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float, source: str =
                 if aim is None:
                     verdict, target = supervisor.brake(), supervisor.position
                 else:
-                    target, gripper = aim.target, _within(aim.gripper, robot, gripper)
+                    before, target, gripper = target, aim.target, _within(aim.gripper, robot, gripper)
                     asked = target
                     if _usable(target, position.shape):
-                        asked, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration, dt)
+                        goal = target
+                        if source == "replay" and _usable(before, position.shape):
+                            goal = target + _coasting((target - before) / dt, max_velocity, max_acceleration)
+                        asked, velocity = shape_command(position, velocity, goal, max_velocity, max_acceleration, dt)
                     verdict = supervisor.check(asked, driver.now(), reading.time)
                 if aim is None:
                     loop.send(reading, None, verdict, judged=False)
@@ -162,6 +165,16 @@ def add_points(loop: ControlLoop, waypoints: Waypoints, points: Sequence[Sequenc
         except (TypeError, ValueError):
             array = np.array(np.nan)  # no shape that an arm has: rejected where it is judged
         waypoints.add(float(at), array, gripper, loop.driver.now(), loop.supervisor.position)
+
+
+def _coasting(velocity: np.ndarray, max_velocity: np.ndarray, max_acceleration: np.ndarray) -> np.ndarray:
+    """How far an aim (n,) that moves at this velocity would run on if it braked.
+
+    `shape_command` goes to where it can stop, and so lags behind a moving aim by this much. A person does not notice
+    and is spared an overshoot at the end; a recording that is to be repeated knows where it goes.
+    """
+    speed = np.minimum(np.abs(velocity), max_velocity)
+    return np.sign(velocity) * speed * speed / (2.0 * max_acceleration)
 
 
 def _usable(target: Any, shape: tuple[int, ...]) -> bool:

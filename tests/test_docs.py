@@ -32,6 +32,7 @@ PAGES = [
     "docs/d4rl.md",
     "docs/minari.md",
     "docs/deploy.md",
+    "docs/teleoperation.md",
     "docs/arms.md",
     "docs/safety.md",
     "docs/write-a-driver.md",

@@ -1,5 +1,6 @@
 """Tiny policies and a hand-made driver for the arm's tests."""
 
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,14 @@ import pytest
 from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, write_policy
 from poise.sim.tasks.reach import reach_spec
+
+
+@pytest.fixture
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
