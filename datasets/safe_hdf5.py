@@ -21,7 +21,7 @@ from ..errors import DatasetError
 from .hdf5_chunks import check_chunks
 
 DEPTH, ENTRIES = 32, 4_000_000
-METADATA = 1 << 20  # bytes of HDF5's cache of headers; by itself it grows to 32 MB, which take 200 MB of memory
+METADATA = 1 << 18  # bytes of HDF5's cache of headers, which take 5 MB of memory; by itself it grows to 32 MB, and 200
 DEFLATED = 1100  # deflate cannot shrink further than 1032 times
 
 

@@ -30,7 +30,8 @@ class StepIndex:
         lengths = np.array([episode.steps for _, episode in every])
         self.last = np.cumsum(lengths) - 1  # (E,) row of each episode's last step
         self.first = self.last - lengths + 1
-        self.episode = np.repeat(np.arange(len(every), dtype=np.int32), lengths)  # (S,)
+        number = np.uint16 if len(every) <= 1 << 16 else np.int32  # a step's own share of memory is this and its reward
+        self.episode = np.repeat(np.arange(len(every), dtype=number), lengths)  # (S,)
         self.borders = np.cumsum([0] + [sum(e.steps for e in part.episodes) for part in parts])  # where each log begins
         self._paths = [part.log.path for part in parts]
         self._has_dones = "dones" in parts[0].episodes[0].columns
