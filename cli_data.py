@@ -58,6 +58,8 @@ SPLIT_EXAMPLES = """\
 examples:
   poise data split lift.hdf5 --valid 0.1            filters train and valid: poise fit bc --data lift.hdf5:train
   poise data split human.hdf5 --best 0.2            the fifth with the highest returns, as filter top_20
+  poise data split human.hdf5 --by success          filters success and failure, by the episodes' attribute
+  poise data split human.hdf5 --by length --parts 4 filters length_1 (the shortest) to length_4
   poise data split lift.hdf5 --valid 0.1 --filter success --out lift-split.hdf5"""
 
 REPLAY_EXAMPLES = """\
@@ -127,6 +129,8 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     how = s.add_mutually_exclusive_group(required=True)
     how.add_argument("--valid", type=float, metavar="SHARE", help="hold out this share of the episodes")
     how.add_argument("--best", type=float, metavar="SHARE", help="pick this share of the episodes, by return")
+    how.add_argument("--by", metavar="WHAT", help="divide by return, length, success, or any attribute of episodes")
+    s.add_argument("--parts", type=int, default=3, metavar="N", help="with --by return or length: parts (3)")
     s.add_argument("--filter", default="", metavar="NAME", help="of the episodes of this filter alone")
     s.add_argument("--name", default="", metavar="NAME", help="with --best: what to call the filter (top_PERCENT)")
     s.add_argument("--seed", type=int, default=0, metavar="S", help="with --valid: seed of the draw (0)")
@@ -236,11 +240,15 @@ def _convert(options) -> dict[str, Any]:
 
 def _split(options) -> dict[str, Any]:
     from .datasets.open_log import open_log
-    from .datasets.split import best, split, write_filters
+    from .datasets.split import best, grouped, split, write_filters
 
     with open_log(options.file) as log:
-        filters = (split(log, options.valid, options.seed, options.filter) if options.best is None else
-                   best(log, options.best, options.filter, options.name))  # fmt: skip
+        if options.by:
+            filters = grouped(log, options.by, options.filter, options.parts)
+        elif options.best is not None:
+            filters = best(log, options.best, options.filter, options.name)
+        else:
+            filters = split(log, options.valid, options.seed, options.filter)
     written = write_filters(options.file, filters, options.out)
     for name, members in filters.items():
         print(f"{name}: {len(members)} episodes")

@@ -32,7 +32,18 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str], to: str
         can = [name for name in LAYOUTS if hasattr(layout(name), "write")]
         raise UsageError(f"layout {to} is import only; those that can be written: {', '.join(can)}")
     with open_log(source, of) as log, new_path(Path(out)) as hidden:
-        return [*log.notes, *writer.write(hidden, narrowed(log, filter) if filter else log)]
+        chosen = narrowed(log, filter) if filter else log
+        _require_equal_lengths(chosen)
+        return [*log.notes, *writer.write(hidden, chosen)]
+
+
+def _require_equal_lengths(log: Log) -> None:
+    """Raise DatasetError where a column has other rows than its episode: rows side by side would be of other steps."""
+    for episode in log.episodes:
+        for name, column in episode.columns.items():
+            if column.shape[:1] != (episode.steps,):
+                raise DatasetError(f"{log.path}, {episode.name}: {name} is {column.shape}, where there are "
+                                   f"{episode.steps} actions; poise data check tells more")  # fmt: skip
 
 
 def narrowed(log: Log, filter: str) -> Log:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,8 +185,12 @@ def _keys(log: Log, mapping: ObsMapping | None, spec: Spec) -> ObsMapping:
 
 
 def load(files: Sequence[str | os.PathLike[str]], mapping: ObsMapping | None = None, *, layout: str | None = None,
-         **settings: Any) -> OfflineDataset:  # fmt: skip
-    """The dataset of some files of any layout, each FILE or FILE:FILTER; `settings` are OfflineDataset's."""
+         look: Callable[[Log], None] | None = None, **settings: Any) -> OfflineDataset:  # fmt: skip
+    """The dataset of some files of any layout, each FILE or FILE:FILTER; `settings` are OfflineDataset's.
+
+    look: called with every file's log, of the filter's episodes, before anything is read from it for learning.
+    """
+    from .convert import narrowed
     from .open_log import open_log
 
     with contextlib.ExitStack() as stack:
@@ -196,6 +200,8 @@ def load(files: Sequence[str | os.PathLike[str]], mapping: ObsMapping | None = N
             log = stack.enter_context(open_log(path, layout))
             logs.append(log)
             episodes.append(log.filtered(name) if name else log.episodes)
+            if look is not None:
+                look(narrowed(log, name) if name else log)
         return OfflineDataset(logs, mapping, episodes=episodes, **settings)
 
 

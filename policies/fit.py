@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from ..datasets.check import quick_errors
-from ..datasets.convert import narrowed
 from ..datasets.d4rl_names import normalized_score, score_reference
 from ..datasets.file_hash import sha256
+from ..datasets.log import Log
 from ..datasets.offline import OfflineDataset, load, split_filter
-from ..datasets.open_log import located, open_log
+from ..datasets.open_log import located
 from ..errors import DatasetError, UsageError
 from ..normalizer import Normalizer
 from ..sim.make import make
@@ -78,8 +78,7 @@ def fit(
         if run.memory:
             options["memory"] = run.memory
         if run.check and not resume:
-            for name in (*data, *valid):
-                _require_sound(name)
+            options["look"] = _require_sound
         learned = load(data, device=device, weights=weights, **options)
         held_out = load(valid, device=device, **options) if valid else None
         facts = _facts(learned, chosen.settings, device)
@@ -161,15 +160,14 @@ class _Fitting(Run):
         pass
 
 
-def _require_sound(name: str) -> None:
+def _require_sound(log: Log) -> None:
     """Raise DatasetError where `poise data check` finds an error in a file, unless it is too large to look through."""
-    path, filter = split_filter(name)
-    if (place := Path(path)).is_file() and place.stat().st_size > CHECKED:
+    path = log.path
+    if path.is_file() and path.stat().st_size > CHECKED:
         return
-    with open_log(path) as log:
-        if errors := quick_errors(narrowed(log, filter) if filter else log):
-            raise DatasetError(f"{path} would spoil what is learned from it: {errors[0]}. `poise data check {path}` "
-                               f"tells all; --set check=false goes on all the same")  # fmt: skip
+    if errors := quick_errors(log):
+        raise DatasetError(f"{path} would spoil what is learned from it: {errors[0]}. `poise data check {path}` "
+                           f"tells all; --set check=false goes on all the same")  # fmt: skip
 
 
 def _reference(wanted: str, data: Sequence[str]) -> str:

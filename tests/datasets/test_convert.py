@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 
@@ -66,3 +67,13 @@ def test_an_unknown_layout_lists_those_there_are(demos, capsys):
         convert(demos, "out", "d4r")
     assert main(["data", "convert", demos, "out.hdf5", "--to", "d4rl"]) == 0
     assert "out.hdf5: written as d4rl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["d4rl", "npz", "robomimic"])
+def test_columns_of_other_lengths_than_the_actions_are_not_converted(layout, tmp_path):
+    with h5py.File("short.hdf5", "w") as h5:
+        demo = h5.create_group("data/demo_0")
+        demo.attrs["num_samples"] = 3
+        demo["actions"], demo["obs/x"], demo["rewards"] = np.zeros((3, 1)), np.zeros((2, 3)), np.zeros(3)
+    with pytest.raises(DatasetError, match=r"demo_0: obs/x is \(2, 3\), where there are 3 actions"):
+        convert("short.hdf5", "out", layout)

@@ -8,7 +8,7 @@ import pytest
 
 from poise.cli import main
 from poise.datasets.open_log import open_log
-from poise.datasets.split import best, split, write_filters
+from poise.datasets.split import best, grouped, split, write_filters
 from poise.errors import DatasetError, UsageError
 
 
@@ -71,3 +71,31 @@ def test_the_command_splits_and_tells_how_to_use_it(capsys):
     assert main(["data", "split", "a.hdf5", "--best", "0.5", "--filter", "train"]) == 0
     with open_log("a.hdf5") as log:
         assert len(log.filters["top_50"]) == 4
+
+
+def test_episodes_are_divided_by_return_length_success_and_any_attribute():
+    write("a.hdf5", [3.0, 9.0, 1.0, 7.0, 5.0])
+    with h5py.File("a.hdf5", "r+") as h5:
+        for i, (won, who) in enumerate(zip([0, 1, 0, 1, 1], ["ann", "bo b", "ann", "bo b", "ann"], strict=True)):
+            h5[f"data/demo_{i}"].attrs["success"], h5[f"data/demo_{i}"].attrs["operator"] = bool(won), who
+    with open_log("a.hdf5") as log:
+        parts = grouped(log, "return", parts=2)
+        assert parts == {"return_1": ("demo_0", "demo_2", "demo_4"), "return_2": ("demo_1", "demo_3")}
+        assert {name: len(members) for name, members in grouped(log, "length").items()} == {
+            "length_1": 2, "length_2": 2, "length_3": 1}  # fmt: skip
+        assert grouped(log, "success") == {"failure": ("demo_0", "demo_2"), "success": ("demo_1", "demo_3", "demo_4")}
+        assert grouped(log, "operator") == {"operator_ann": ("demo_0", "demo_2", "demo_4"),
+                                            "operator_bo-b": ("demo_1", "demo_3")}  # fmt: skip
+        with pytest.raises(DatasetError, match=r"demo_0 has no attribute 'mood'; it has .*operator"):
+            grouped(log, "mood")
+        with pytest.raises(DatasetError, match="num_samples has 1 value over 5 episodes"):
+            grouped(log, "num_samples")
+        with pytest.raises(DatasetError, match="5 episodes, too few for 6 parts"):
+            grouped(log, "return", parts=6)
+        with pytest.raises(UsageError, match="2 parts or more, not 1"):
+            grouped(log, "return", parts=1)
+    assert main(["data", "split", "a.hdf5", "--by", "success"]) == 0
+    with open_log("a.hdf5") as log:
+        assert log.filters["failure"] == ("demo_0", "demo_2")
+        assert grouped(log, "operator", of="success") == {
+            "success_operator_bo-b": ("demo_1", "demo_3"), "success_operator_ann": ("demo_4",)}  # fmt: skip
