@@ -35,7 +35,6 @@ from ..errors import UsageError
 from ..robots import FR3
 from .command_spline import CommandSpline
 from .realtime import go_first
-from .resume import CYCLE, Resume
 
 PRIORITY = 40  # of SCHED_RR, where allowed
 NUMBERS = struct.Struct("<2d7d7d7d7d")
@@ -99,27 +98,25 @@ class Loop:
         state, _ = control.readOnce()
         spline, dt = self._spline, self._spline.dt
         spline.restart(np.array(state.q_d))
-        resume = Resume(FR3, spline.point)
-        self._target, phase, cycles = None, 0.0, 1
+        self._target, phase, period = None, 0.0, 0.001
         self._tell(state)
         while True:
-            phase += cycles * CYCLE
+            phase += period
             began = phase >= dt - 1e-9
             while phase >= dt - 1e-9:
                 phase -= dt
                 self._listen()
                 spline.command(self._target)
                 self._target = None
-            command = self._franka.JointPositions(resume.step(spline.at(max(phase, 0.0) / dt), cycles).tolist())
-            command.motion_finished = "Q" in self._words and spline.standing and resume.on
+            command = self._franka.JointPositions(spline.at(max(phase, 0.0) / dt).tolist())
+            command.motion_finished = "Q" in self._words and spline.standing
             control.writeOnce(command)
             if command.motion_finished:
                 return
             if began:
                 self._tell(state)
             state, elapsed = control.readOnce()
-            cycles = max(1, round(elapsed.to_sec() / CYCLE))
-            resume.heard(np.array(state.q_d), cycles)
+            period = elapsed.to_sec()
 
     def _wait_for_recovery(self) -> None:
         """Tell the driver of the fault, again and again, until it says what to do."""
