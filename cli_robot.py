@@ -245,6 +245,7 @@ def _check(options) -> dict[str, Any]:
             ticks = motion_periods(options.robot)
             term, found = find_latency(options.robot, amplitude=options.amplitude,
                                        progress=progress.episodes(ticks, "servo period"))  # fmt: skip
+        assert term.range is not None
         low, high = term.range
         print(f"delay        {500.0 * (low + high):.1f} ms; train with {1e3 * low:.1f} to {1e3 * high:.1f} ms "
               f"(left of the motion: {1e3 * found.rms:.3g} mrad)")  # fmt: skip
