@@ -156,7 +156,9 @@ def build_parser() -> argparse.ArgumentParser:
     length.add_argument("--duration", type=float, metavar="S", help="seconds on the arm's clock instead of episodes")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the goals (0)")
     p.add_argument("--realtime", action="store_true", help="pace a simulated arm by the clock on the wall")
-    p.add_argument("--record", metavar="OUT.hdf5", help="record every episode in robomimic's layout")
+    p.add_argument("--record", metavar="OUT.hdf5", help="record every episode in robomimic's layout, and a servo log")
+    p.add_argument("--camera", action="append", default=[], metavar="NAME=ADDRESS",
+                   help="a camera to look through and to record, front=v4l2:/dev/video0; repeatable")  # fmt: skip
     p.add_argument("--apart", choices=("numpy", "torch"), default="", help="run the policy in a process of its own")
     p.add_argument(
         "--ensemble", type=float, default=0.0, metavar="M", help="weigh overlapping plans by exp(-M i) (0: off)"

@@ -39,6 +39,7 @@ def deploy_command(options) -> dict[str, Any]:
         summary = deploy(options.policy, options.robot, episodes=options.episodes, duration=options.duration,
                          seed=options.seed, realtime=options.realtime, record=options.record, apart=options.apart,
                          ensemble=options.ensemble, delay=options.delay, view=_live(options),
+                         cameras=_cameras(options.camera),
                          progress=progress.episodes(options.episodes or 10))  # fmt: skip
     for name, value in summary.items():
         print(f"{name.replace('_', ' '):<14} {value:.3f}" if isinstance(value, float) else
@@ -58,6 +59,12 @@ def _live(options) -> Any:
         return page
 
     return open_page
+
+
+def _cameras(texts: list[str]) -> dict[str, str]:
+    if wrong := [text for text in texts if not all(text.partition("=")[::2])]:
+        raise UsageError(f"--camera {wrong[0]}: expected NAME=ADDRESS, such as front=v4l2:/dev/video0")
+    return {name: address for name, _, address in (text.partition("=") for text in texts)}
 
 
 def identify_command(options) -> dict[str, Any]:
@@ -100,6 +107,7 @@ examples:
   poise robot emulate so101 --link /tmp/so101   an arm to try things on, by its vendor's protocol
   poise robot calibrate so101:/dev/ttyACM0 --out so101.json
                                                 where the servos of an arm stand, shown by hand
+  poise robot emulate camera --set port=8090    a camera to try things on: mjpeg:http://127.0.0.1:8090/stream
 
 Moving an arm goes through the supervisor. It is not a safety-rated system: a real arm needs a hardware stop within
 reach."""

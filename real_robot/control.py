@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,12 +29,14 @@ from ..errors import LimitViolatedError, NotConnectedError, PoiseError, RobotErr
 from ..observe import add_kinematics, observe
 from ..policies.runner import Runner
 from ..spec import ActionTerm, ObsTerm, Spec
+from .camera import split_camera
+from .cameras import View
 from .channel import Channel
 from .driver import Driver, Reading
 from .drivers import driver_at
 from .following import Waypoints, add_points, follow
-from .match import check_match
-from .ring import RingWriter
+from .match import check_match, offered
+from .ring import RingReader, RingWriter
 from .route import Trail
 from .scheduling import schedule
 from .self_collision import SelfCollision
@@ -60,6 +62,7 @@ class ControlLoop:
         self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
         self.waypoints = Waypoints()  # what `follow` goes by
         self.log: ServoLog | None = None
+        self.cameras = View({})
         self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
         self._ended = self.is_lost = self._opened = False
         self._job = ArmState.HOLD
@@ -93,7 +96,10 @@ class ControlLoop:
                 worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity, supervisor.sent)
                 asked, action = np.full(size, np.nan), np.zeros(size)  # (A,); nobody has asked for anything yet
                 begun, last_target = self._read(), target
-                obs = self._observe(spec, begun, target, goal)
+                if why := self.cameras.trouble(spec.images):
+                    supervisor.latch("camera", why)
+                    break
+                obs, frames = self._observe(spec, begun, target, goal)
                 thinking.see(obs, begun.time)
                 has_acted = False
                 for tick in range(round(spec.control_dt / dt)):
@@ -118,7 +124,8 @@ class ControlLoop:
                 self._trail.passed(supervisor.position)
                 executed = self._executed(term, action, worst.code if has_acted else Code.REJECT, begun, last_target)
                 yield {
-                    "obs": {group: x.tolist() for group, x in obs.items()},
+                    "obs": {group: x.tolist() for group, x in obs.items() if group not in frames},
+                    "frames": frames,
                     "actions_asked": asked.tolist(),
                     "actions": executed.tolist(),
                     "joint_pos_target": supervisor.sent.tolist(),
@@ -130,8 +137,9 @@ class ControlLoop:
                 }
                 if supervisor.fault or self._ended:
                     break
-            obs = self._observe(spec, driver.read(), np.where(np.isfinite(target), target, supervisor.position), goal)
-            yield {"last_obs": {group: x.tolist() for group, x in obs.items()}}
+            end = np.where(np.isfinite(target), target, supervisor.position)
+            obs, frames = self._observe(spec, driver.read(), end, goal)
+            yield {"last_obs": {g: x.tolist() for g, x in obs.items() if g not in frames}, "frames": frames}
         finally:
             self._job = ArmState.HOLD
             self._come_to_rest()
@@ -272,7 +280,8 @@ class ControlLoop:
             "target_error": target - reading.joint_pos,
             **goal,
         }
-        return observe(spec, add_kinematics(readings, self.robot))
+        frames, numbers = self.cameras.newest() if spec.images else ({}, {})
+        return observe(spec, add_kinematics(readings, self.robot), frames), numbers
 
     def _executed(self, term: ActionTerm, action: np.ndarray, code: Code, begun: Reading, last_target: np.ndarray):
         """The action (A,) in [-1, 1] that was carried out: where the supervisor stepped in, the one nearest to it."""
@@ -345,7 +354,8 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
             case "episode":
                 goal = {k: np.asarray(v) for k, v in request["goal"].items()}
                 runner = _runner(request["policy"])
-                check_match(runner.spec, loop.robot, _as_asked(runner.spec, goal))
+                seen = offered(runner.spec, loop.cameras.rings)
+                check_match(runner.spec, loop.robot, {**_as_asked(runner.spec, goal), **seen})
                 thinking = _thinking(runner, request, loop.driver.realtime)
                 while not thinking.ready():  # the arm is not left without commands meanwhile
                     loop.hold()
@@ -438,14 +448,15 @@ def _speed(value: float) -> float:
 # ---- the process -----------------------------------------------------------------------------
 
 
-def serve(channel: Channel, address: str, ring: int) -> None:
+def serve(channel: Channel, address: str, ring: int, cameras: Sequence[Sequence[str]]) -> None:
     """Open the device and answer requests until the other side closes the line or dies.
 
-    ring: descriptor of the servo log's ring.
+    ring: descriptor of the servo log's ring; cameras: (name, descriptor of its ring, address) of each.
     """
     driver = driver_at(address)
     loop = ControlLoop(driver)
     loop.log = ServoLog(RingWriter(ring))
+    loop.cameras = View({name: (RingReader(int(fd)), split_camera(at)[2]) for name, fd, at in cameras})
     waiting: list[Mapping[str, Any]] = []
     parent = os.getppid()
 
@@ -492,12 +503,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--address", required=True)
     parser.add_argument("--ring", type=int, required=True)
+    parser.add_argument("--camera", nargs=3, action="append", default=[], metavar=("NAME", "RING", "ADDRESS"))
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; it tells us what to do
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # brakes on the way out
     channel = Channel(socket.socket(fileno=options.fd))
     try:
-        serve(channel, options.address, options.ring)
+        serve(channel, options.address, options.ring, options.camera)
     except EOFError:
         return 0
     except PoiseError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +22,9 @@ from ..policies.runner import Runner
 from ..sim.make import load_task
 from ..sim.task import Key, State, Task
 from ..spec import ObsTerm, Spec
+from .cameras import Cameras
 from .drivers import address_robot, split_address, with_option
-from .match import check_match
+from .match import check_match, offered
 from .recording import Recording
 from .robot import Robot
 
@@ -36,7 +37,8 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
            record: str | os.PathLike[str] | None = None, realtime: bool = False, progress: Progress | None = None,
            duration: float | None = None, task: str | None = None,
            in_process: bool = False, apart: str = "", ensemble: float = 0.0,
-           delay: float = 0.0, view: Callable[[Robot], Any] | None = None) -> dict[str, Any]:  # fmt: skip
+           delay: float = 0.0, view: Callable[[Robot], Any] | None = None,
+           cameras: Mapping[str, str] | None = None) -> dict[str, Any]:  # fmt: skip
     """Run episodes of the policy's task on the arm at an address; a summary of plain numbers.
 
     Args:
@@ -49,6 +51,8 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         ensemble: m of temporal ensembling, for policies that plan several actions at a time; 0: the newest plan counts.
         delay: [s] added to the policy's thinking, to see what a slower machine would do.
         view: called once with the connected arm, for a live view; what it returns is closed at the end.
+        cameras: name -> address, as mjpeg:http://127.0.0.1:8090/stream, for a policy that looks through them and for
+            the recording; the arm then keeps pace with the wall clock.
         task: the task to take goals and success from; None takes the one that the policy was trained on.
 
     A stop that is latched (a broken policy, a wall) fails the episode. A twin or an emulated arm is released and goes
@@ -68,16 +72,22 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     how = {"apart": bool(apart), "torch": apart == "torch", "ensemble": ensemble, "delay": delay}
     runner = Runner.load(policy)
     world = load_task(task or _task_of(runner, policy))
-    if realtime:
+    cameras = dict(cameras or {})
+    if cameras and in_process:
+        raise UsageError("cameras need the wall's time: leave in_process out")
+    if realtime or (cameras and split_address(robot)[0] == "twin"):
         robot = with_option(robot, "realtime", "1")
-    _refuse_differences(runner.spec, world, robot)
+    _refuse_differences(runner.spec, world, robot, cameras)
     family, _, options = split_address(robot)
     simulated = family == "twin" or "emulator" in options
     began, results, faults, recorder, page = time.monotonic(), [], [], None, None
-    with Robot(robot, in_process) as arm:
+    shapes = {group: runner.spec.obs_shape(group) for group in runner.spec.images}
+    small = {group: (shape[0], shape[1]) for group, shape in shapes.items()}
+    with Cameras(cameras, small) as eyes, Robot(robot, in_process, eyes) as arm:
         if record is not None:
             origin = {"policy": str(policy), "trained": runner.provenance, "robot": robot, "seed": seed}
-            recorder = Recording(record, runner.spec, environment(world.name, robot=robot), arm, origin)
+            recorder = Recording(record, runner.spec, environment(world.name, robot=robot), arm, origin,
+                                 eyes.rings)  # fmt: skip
         started = arm.status()["time"]
         try:
             page = None if view is None else view(arm)
@@ -135,7 +145,7 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
     rows, rewards, terminated, after = [], [], False, None
     for row in arm.run_episode(policy, goal, task.max_episode_steps, **how):
         if terminated or "last_obs" in row:  # the successor of the last step that counts
-            after = after or row.get("last_obs") or row["obs"]
+            after = after or (row.get("last_obs") or row["obs"], row["frames"])
             continue
         rows.append(row)
         action = np.asarray(row["actions"])[None]
@@ -147,13 +157,13 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
         terminated = bool(task.terminated(state)[0])
         if recorder is not None:
             values = {name: row[name] for name in RECORDED}
-            recorder.step(row["obs"], {**values, "rewards": rewards[-1], "terminated": terminated})
+            recorder.step(row["obs"], {**values, "rewards": rewards[-1], "terminated": terminated}, row["frames"])
         if terminated:
             arm.end()
     complete = terminated or len(rows) == task.max_episode_steps
     result = {"success": bool(complete and not arm.fault and task.success(state)[0]), "return": sum(rewards)}
     if recorder is not None and after is not None:
-        recorder.end(after, ("success" if result["success"] else "failure",), result)
+        recorder.end(after[0], ("success" if result["success"] else "failure",), result, after[1])
     return result
 
 
@@ -189,12 +199,12 @@ def _goal_terms(spec: Spec) -> dict[str, ObsTerm]:
     return {t.name: t for terms in spec.observations.values() for t in terms if t.source in ("goal", "external")}
 
 
-def _refuse_differences(spec: Spec, task: Task, robot: str) -> None:
+def _refuse_differences(spec: Spec, task: Task, robot: str, cameras: Mapping[str, str]) -> None:
     """Raise SpecError, with the list, before anything is opened or moves."""
     model = address_robot(robot)
     if task.spec.robot != model.name:
         raise SpecError(f"the task {task.name} is for {task.spec.robot or 'no arm'!r}, {robot} is {model.name!r}")
-    check_match(spec, model, _goal_terms(task.spec))
+    check_match(spec, model, {**_goal_terms(task.spec), **offered(spec, cameras)})
 
 
 def _mean(results: list[dict[str, Any]], name: str) -> float:

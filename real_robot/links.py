@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ..errors import NotConnectedError
+from .cameras import Cameras
 from .channel import Channel
 from .control import ControlLoop, handle
 from .driver import Driver
@@ -96,8 +97,8 @@ class LocalLink:
 class ProcessLink:
     """The control loop in a process of its own; its death is an error here, and ours stops the arm there."""
 
-    def __init__(self, address: str):
-        self.address = address
+    def __init__(self, address: str, cameras: Cameras | None = None):
+        self.address, self._cameras = address, cameras
         self._ring = RingReader(servo_ring(address_robot(address)))  # outlives the control process
         self.process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -108,6 +109,10 @@ class ProcessLink:
         command = [sys.executable, "-P", "-m", "poise.real_robot.control"]
         passed = [theirs.fileno(), self._ring.descriptor]
         command += ["--fd", str(passed[0]), "--ring", str(passed[1]), "--address", self.address]
+        if self._cameras is not None:
+            for name, ring in self._cameras.rings.items():
+                command += ["--camera", name, str(ring), self._cameras.addresses[name]]
+                passed.append(ring)
         with theirs:
             self.process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=self._environment(),
                                             stdout=subprocess.DEVNULL, stderr=self._stderr)  # fmt: skip

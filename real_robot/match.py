@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import SpecError
 from ..robots import RobotSpec
@@ -35,6 +35,13 @@ def check_match(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | Non
         raise SpecError(f"this policy does not fit {robot.name}:\n" + "\n".join(f"  - {line}" for line in lines))
 
 
+def offered(spec: Spec, cameras: Iterable[str]) -> dict[str, ObsTerm]:
+    """The pictures that cameras of these names give, in the size that the policy asks for."""
+    wanted = {spec.observations[group][0].name: spec.observations[group][0] for group in spec.images}
+    return {name: ObsTerm(name, (*wanted[name].shape[:2], 3), "camera", wanted[name].unit, "uint8")
+            for name in cameras if name in wanted}  # fmt: skip
+
+
 def differences(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | None = None) -> list[str]:
     """Every reason why a policy of this Spec must not run on this arm, one line each; empty where it may."""
     return [
@@ -63,7 +70,7 @@ def _observations(spec: Spec, offered: Mapping[str, ObsTerm]) -> Iterator[str]:
                 continue
             for name in ("shape", "source", "unit", "frame", "dtype"):
                 wanted, given = getattr(term, name), getattr(mine, name)
-                if wanted == UNKNOWN:
+                if wanted == UNKNOWN and not (name == "unit" and term.source == "camera"):
                     yield f"{where}: its {name} is unknown; state it in the policy's spec (here it is {given!r})"
                 elif wanted != given:
                     yield f"{where}: {name} expected {wanted!r}, here it is {given!r}"

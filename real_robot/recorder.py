@@ -145,6 +145,8 @@ class Recorder:
         """The observation groups; of a camera the message names the frame's number."""
         obs = dict(message["obs"])
         for group, number in message.get("frames", {}).items():
+            if number not in self._small[group] and (record := self.cameras[group].at(number)) is not None:
+                self._small[group][number] = record["small"]  # from before the recording began
             if number not in self._small[group]:
                 raise DatasetError(f"frame {number} of camera {group} was overrun before its step was recorded")
             obs[group] = self._small[group][number]

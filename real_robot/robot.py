@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import errors
 from ..errors import NotConnectedError, RobotError
+from .cameras import Cameras
 from .driver import Driver, Reading
 from .drivers import address_robot, driver_at
 from .links import Link, LocalLink, Message, ProcessLink
@@ -28,14 +29,14 @@ class Robot:
     """One arm at an address, for instance `twin:fr3?latency=0.04&mass=1.1`.
 
     in_process runs the control loop in this process, on simulated time: for tests. A driver in place of an address
-    does the same.
+    does the same. cameras: what policies with camera groups look through; an arm on simulated time takes none.
     """
 
-    def __init__(self, address: str | Driver, in_process: bool = False):
+    def __init__(self, address: str | Driver, in_process: bool = False, cameras: Cameras | None = None):
         self._link: Link
         if isinstance(address, str):
             self.address, self.spec = address, address_robot(address)
-            self._link = LocalLink(driver_at(address)) if in_process else ProcessLink(address)
+            self._link = LocalLink(driver_at(address)) if in_process else ProcessLink(address, cameras)
         else:
             self.address, self.spec = f"driver:{type(address).__name__}", address.robot
             self._link = LocalLink(address)

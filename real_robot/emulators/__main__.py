@@ -31,6 +31,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(name: str, host: str, link: str, virtual: bool, settings: list[str]) -> int:
     """Start an emulator, say where it is, and serve."""
+    if name == "camera":
+        from .camera import run_camera
+
+        return run_camera(host, settings)
     emulator = catalogue.make(name, host, link, virtual, settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     emulator.open()
