@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import PoiseError
 from ..policies.runner import Runner
 from .ring import RingReader, RingWriter
+from .scheduling import BESIDE, schedule
 from .thinking import BEAT
 
 LOOK = 0.0005  # [s] between looks for an observation
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     except PoiseError as error:
         print(error, file=sys.stderr)
         return 1
+    if not options.torch:  # it needs little, and its death shows the sooner; torch's threads could starve a machine
+        schedule(inherited=True, priority=BESIDE)
     threading.Thread(target=_beat, args=(RingWriter(beats),), daemon=True).start()
     think(policy, RingReader(asked), RingWriter(chunks), options.delay)
     return 0

@@ -6,7 +6,7 @@ idle. Times in milliseconds unless a column says otherwise.
 
     supervisor   cost of `check` for the FR3's seven joints along a policy-like motion, CPU time, us
     deadlines    500 Hz twin of a UR5e that holds, beside four busy processes: share of periods that came 1 ms late
-    killed       the policy's process is killed: until the first braking command is written
+    killed       the policy's process is killed: until the servo period in which the first braking command is sent
     hung         the policy's process is stopped (SIGSTOP): the same
     stop         Robot.stop() in mid-motion: servo periods from its arrival to the first braking command
     seams        plans that disagree by 30 mrad, thought out with a delay: the largest change of a command's step, mrad;
@@ -131,7 +131,8 @@ def _until_braking(name: str, how: signal.Signals) -> dict[str, Any]:
                     time.sleep(np.random.default_rng(count).uniform(0, 0.01))
                     hit = time.monotonic()
                     os.kill(victim, how)
-            braking = [float(r["t_host"]) for r in log.read().records if r["verdict"] == 2 and r["t_host"] >= hit]
+            # of the servo period: its reading, which the command follows by the cost of a decision
+            braking = [float(r["t_mono"]) for r in log.read().records if r["verdict"] == 2 and r["t_mono"] >= hit]
             if braking:  # else this process was so late with its blow that the episode was over
                 took.append(1e3 * (braking[0] - hit))
                 robot.clear_fault()
