@@ -11,6 +11,7 @@ idle. Times in milliseconds unless a column says otherwise.
     stop         Robot.stop() in mid-motion: servo periods from its arrival to the first braking command
     seams        plans that disagree by 30 mrad, thought out with a delay: the largest change of a command's step, mrad;
                  and as a player does that begins each plan at its first row when it arrives
+    wire         servoJ commands a second that arrive at an emulated UR5e through ur-rtde, a second at a time
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from poise.errors import UsageError
 from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, write_policy
 from poise.real_robot.control import ControlLoop
+from poise.real_robot.emulators.launch import start_emulator
 from poise.real_robot.robot import Robot
 from poise.real_robot.scheduling import schedule
 from poise.real_robot.self_collision import SelfCollision
@@ -50,7 +52,7 @@ def rows(only: str = "", seconds: float = 20.0) -> list[dict[str, Any]]:
     """The table's rows."""
     known: dict[str, Callable[[float], list[dict[str, Any]]]] = {
         "supervisor": _supervisor, "deadlines": _deadlines, "killed": _killed, "hung": _hung, "stop": _stop,
-        "seams": _seams,
+        "seams": _seams, "wire": _wire,
     }  # fmt: skip
     if only and only not in known:
         raise UsageError(f"no row {only!r}; known: {', '.join(known)}")
@@ -203,6 +205,19 @@ class Planner:
         rows[0, :, 0] = np.clip(ahead + 0.03 * self._rng.normal(), -0.9, 0.9)
         self.made.append((len(self.made) * self.spec.control_dt, rows[0, :, 0]))
         return rows, {"step": state["step"] + 1}
+
+
+def _wire(seconds: float) -> list[dict[str, Any]]:
+    """The control process holds the arm, a command every period; the emulator counts what arrives."""
+    rates = []
+    with start_emulator("ur5e", host="127.0.0.81") as device, Robot(device.address) as robot:
+        for _ in range(max(1, round(seconds))):
+            before, began = device.side_line.counters()["arrived"], time.monotonic()
+            time.sleep(1.0)
+            rates.append((device.side_line.counters()["arrived"] - before) / (time.monotonic() - began))
+        status, counts = robot.status(), device.side_line.counters()
+    return [{"row": f"wire, ur5e, {status['scheduling']}", "p50": _at(rates, 50), "min": min(rates), "unit": "commands/s",
+             "bar": ">= 450", "fault": status["fault"], "out of limits": counts["out_of_limit"]}]  # fmt: skip
 
 
 def _as_they_come(plans: list[tuple[float, np.ndarray]], delay: float) -> list[float]:
