@@ -73,8 +73,8 @@ class ToolBox:
         along = self._jacobian @ velocity
         if math.sqrt(along @ along) + 2.0 * float(away @ self._curvature @ speed) <= self._max_speed:
             return None
-        tool, _ = forward_kinematics(self._robot, np.stack([before, position]))
-        fastest = float(np.linalg.norm(tool[1] - tool[0])) / self._dt
+        (here, _), (there, _) = tool_jacobian(self._robot, before), tool_jacobian(self._robot, position)
+        fastest = float(np.linalg.norm(there - here)) / self._dt
         return (fastest, self._max_speed) if fastest > self._max_speed else None
 
     def outside(self, position: np.ndarray, velocity: np.ndarray, wall: float = 0.0) -> tuple[str, float, float] | None:

@@ -9,6 +9,7 @@ idle. Times in milliseconds unless a column says otherwise.
     killed       the policy's process is killed: until the servo period in which the first braking command is sent
     hung         the policy's process is stopped (SIGSTOP): the same
     stop         Robot.stop() in mid-motion: servo periods from its arrival to the first braking command
+    hostile      10,000 bad inputs to each emulated arm by its vendor's client: commands out of limits by its oracle
     seams        plans that disagree by 30 mrad, thought out with a delay: the largest change of a command's step, mrad;
                  and as a player does that begins each plan at its first row when it arrives
     wire         servoJ commands a second that arrive at an emulated UR5e through ur-rtde, a second at a time
@@ -45,14 +46,14 @@ from poise.robots import FR3, UR5E
 from poise.sim.tasks.reach import reach_spec
 
 GOAL = {"target_pos": np.array([0.5, 0.1, 0.4])}
-TRIALS, BUSY = 30, 4
+TRIALS, BUSY, HOSTILE = 30, 4, 10_000
 
 
 def rows(only: str = "", seconds: float = 20.0) -> list[dict[str, Any]]:
     """The table's rows."""
     known: dict[str, Callable[[float], list[dict[str, Any]]]] = {
         "supervisor": _supervisor, "deadlines": _deadlines, "killed": _killed, "hung": _hung, "stop": _stop,
-        "seams": _seams, "wire": _wire,
+        "seams": _seams, "wire": _wire, "hostile": _hostile,
     }  # fmt: skip
     if only and only not in known:
         raise UsageError(f"no row {only!r}; known: {', '.join(known)}")
@@ -237,6 +238,46 @@ def _change(commands: list[float]) -> float:
 def _back(commands: list[float]) -> float:
     steps = np.diff(commands)
     return 1e3 * float(-steps.min())
+
+
+def _hostile(seconds: float) -> list[dict[str, Any]]:
+    """HOSTILE inputs to each emulated arm, on a virtual clock, through control loop, vendor's client and wire."""
+    places = {"ur5e": {"host": "127.0.8.1"}, "so101": {}, "vx300s": {}, "xarm7": {"host": "127.0.8.2"},
+              "ros2:fr3": {"link": f"/hostile_{os.getpid()}"}}  # fmt: skip
+    found = []
+    for name, place in places.items():
+        rng, past = np.random.default_rng(1), []
+        with start_emulator(name, virtual=True, **place) as device, Robot(device.address, in_process=True) as robot:
+            for _ in range(HOSTILE):
+                asked, at = _bad(rng, robot, past)
+                past = [*past, (asked, at)][-50:]
+                if robot.command(asked, at).rule == "stopped":
+                    robot.clear_fault()
+            counts, told = robot.status()["counts"], device.side_line.ask("counters")
+        found.append({"row": f"hostile, {name}", "inputs": HOSTILE, "clipped": counts["clipped"],
+                      "rejected": counts["rejected"], "arrived": told["arrived"],
+                      "out of limits": told["out_of_limit"]})  # fmt: skip
+    return found
+
+
+def _bad(rng: np.random.Generator, robot: Robot, past: list[Any]) -> tuple[np.ndarray, float | None]:
+    """Steps of 1e-5 to 10 rad; among them what is no number, too short, old, repeated or of the wrong sign."""
+    n, at = robot.spec.num_joints, None
+    asked = robot.read().joint_pos_target + rng.normal(size=n) * 10.0 ** rng.uniform(-5, 1)
+    match rng.integers(10):
+        case 0:
+            asked[rng.integers(n)] = rng.choice([np.nan, np.inf, -np.inf, 1e308, -1e30])
+        case 1:
+            asked = asked[: rng.integers(n)]
+        case 2:
+            at = robot.status()["time"] - rng.uniform(0, 2)
+        case 3 if past:
+            asked, at = past[rng.integers(len(past))]
+        case 4:
+            asked = -asked
+        case 5:
+            at = robot.status()["time"]
+    return asked, at
 
 
 def _policy(folder: Path) -> str:
