@@ -22,7 +22,7 @@ from typing import Any
 from ..realtime import go_first
 from .side_line import SideServer
 
-os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is drawn, and the libraries for it are not installed
+os.environ["MUJOCO_GL"] = "disable"  # nothing is drawn, and the libraries for it are not installed
 
 FAULTS = {
     "joint_reflex": "the robot touches something and stops",
