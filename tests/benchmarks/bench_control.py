@@ -17,7 +17,6 @@ idle. Times in milliseconds unless a column says otherwise.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -302,18 +301,13 @@ class _busy:
     """Processes that do nothing but compute."""
 
     def __enter__(self) -> None:
-        self._processes = [multiprocessing.get_context("spawn").Process(target=_compute, daemon=True) for _ in range(BUSY)]  # fmt: skip
-        for process in self._processes:
-            process.start()
+        command = [sys.executable, "-c", "while True: sum(range(10_000))"]
+        self._processes = [subprocess.Popen(command) for _ in range(BUSY)]
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
             process.kill()
-
-
-def _compute() -> None:
-    while True:
-        sum(range(10_000))
+            process.wait()
 
 
 def _at(values: Any, percent: float) -> float:
