@@ -36,9 +36,9 @@ from .driver import Driver, Reading
 from .drivers import driver_at
 from .following import Waypoints, add_points, follow
 from .match import check_match, offered
+from .realtime import schedule
 from .ring import RingReader, RingWriter
 from .route import Trail
-from .scheduling import schedule
 from .self_collision import SelfCollision
 from .servo_log import ServoLog
 from .states import ArmState

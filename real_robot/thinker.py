@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import PoiseError
 from ..policies.runner import Runner
+from .realtime import BESIDE, schedule
 from .ring import RingReader, RingWriter
-from .scheduling import BESIDE, schedule
 from .thinking import BEAT
 
 LOOK = 0.0005  # [s] between looks for an observation

@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .scheduling import schedule
+from .realtime import schedule
 
 DT = 0.002  # [s] between commands
 WATCHDOG = 10.0  # [Hz] commands less often than this stop the program

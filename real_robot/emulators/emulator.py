@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import RobotError
 from ...robots import RobotSpec
-from ..scheduling import schedule
+from ..realtime import schedule
 from .arm import PHYSICS_DT, ArmOptions, EmulatedArm
 from .oracle import Oracle
 from .side_line import SideServer

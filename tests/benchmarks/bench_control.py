@@ -36,8 +36,8 @@ from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, write_policy
 from poise.real_robot.control import ControlLoop
 from poise.real_robot.emulators.launch import start_emulator
+from poise.real_robot.realtime import schedule
 from poise.real_robot.robot import Robot
-from poise.real_robot.scheduling import schedule
 from poise.real_robot.self_collision import SelfCollision
 from poise.real_robot.supervisor import Supervisor
 from poise.real_robot.twin import Twin, TwinOptions
