@@ -26,7 +26,7 @@ from .states import ArmState
 from .supervisor import Code, Verdict
 
 if TYPE_CHECKING:
-    from .control import ControlLoop
+    from .control_loop import ControlLoop
 
 PATIENCE = 0.1  # [s] that an aim lasts beyond its last waypoint
 SHARE = 0.9  # of the arm's velocity and acceleration limits, as in simulation: the supervisor has nothing to clip

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from ..errors import NotConnectedError
 from .cameras import Cameras
 from .channel import Channel
-from .control import ControlLoop, handle
+from .control import handle
+from .control_loop import ControlLoop
 from .driver import Driver
 from .drivers import address_robot
 from .following import add_points

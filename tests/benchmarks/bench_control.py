@@ -34,7 +34,7 @@ from poise.action import shape_command
 from poise.errors import UsageError
 from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, write_policy
-from poise.real_robot.control import ControlLoop
+from poise.real_robot.control_loop import ControlLoop
 from poise.real_robot.emulators.launch import start_emulator
 from poise.real_robot.realtime import schedule
 from poise.real_robot.robot import Robot

@@ -19,7 +19,7 @@ import numpy as np
 from poise.policies.network_document import expected_tensors
 from poise.policies.policy_file import PolicyFile, write_policy
 from poise.policies.runner import Runner
-from poise.real_robot.control import ControlLoop
+from poise.real_robot.control_loop import ControlLoop
 from poise.real_robot.drivers import driver_at
 from poise.real_robot.emulators.launch import start_emulator
 from poise.real_robot.thinking import Here

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import poise.real_robot.control as control
+import poise.real_robot.control_loop as control_loop
 from conformance_robot import check_robot
 from poise.action import joint_pos_target
 from poise.errors import LimitViolatedError, NotConnectedError, RobotError, SpecError, UsageError
@@ -148,7 +149,7 @@ def test_wild_policies_never_get_a_command_out_of_limits_to_the_device(seed):
     assert counts["out_of_limit"] == 0 and counts["commands"] > 1000
 
 
-class NoSupervisor(control.Supervisor):
+class NoSupervisor(control_loop.Supervisor):
     """Lets everything through: what the path would be without its guard."""
 
     def check(self, asked, now, reading_time, at=None, wall=0.0, source=""):
@@ -159,7 +160,7 @@ class NoSupervisor(control.Supervisor):
 @pytest.mark.parametrize("guarded", [True, False])
 def test_without_the_supervisor_the_twins_own_counter_counts(guarded, monkeypatch):
     if not guarded:
-        monkeypatch.setattr(control, "Supervisor", NoSupervisor)
+        monkeypatch.setattr(control_loop, "Supervisor", NoSupervisor)
     rng = np.random.default_rng(0)
     with Robot("twin:fr3", in_process=True) as robot:
         for _ in range(200):
