@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +11,7 @@ import pytest
 
 import poise.real_robot.ros2 as ros2
 from conformance_robot import check_driver, check_robot
+from emulated_arm import kill_in_motion, swing_shape
 from poise.errors import NotConnectedError, RobotError, UsageError
 from poise.real_robot.drivers import driver_at
 from poise.real_robot.emulators.launch import start_emulator
@@ -22,8 +21,7 @@ from poise.real_robot.ros2_node import RosNode
 from poise.robots import FR3
 
 HOME, DT = np.array(FR3.home), FR3.servo_dt
-U = np.arange(61) / 60
-SWING = U - np.sin(2.0 * np.pi * U) / (2.0 * np.pi)  # from 0 to 1, at standstill before and after
+SWING = swing_shape(60)
 SPACE = f"/poise_{os.getpid()}"  # of topics: other tests, and other people, may be on this machine
 
 
@@ -276,30 +274,9 @@ def test_a_controller_that_does_not_follow_is_a_fault_and_is_taken_again_from_it
 
 
 def test_a_client_that_is_killed_leaves_an_arm_that_brakes_and_can_be_taken_again(on_the_wall):
-    script = f"""
-import numpy as np
-from poise.real_robot.drivers import driver_at
-driver = driver_at({on_the_wall.address!r})
-driver.open()
-start, position, velocity = driver.read().joint_pos_target, 0.0, 0.0
-while True:
-    velocity = min(velocity + 2.5 * 0.005, 0.8)
-    position += velocity * 0.005
-    driver.write(start + position * (np.arange(7) == 6))
-    driver.read()
-    if velocity == 0.8:
-        print("fast", flush=True)
-"""
     side = on_the_wall.side_line
     before = side.counters()["out_of_limit"]
-    child = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, text=True)
-    while child.stdout.readline() != "fast\n":
-        assert child.poll() is None
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    time.sleep(0.4)  # 0.8 rad/s at 10 rad/s^2 is 0.08 s
-    assert np.abs(side.truth()["joint_vel"]).max() < 0.05
+    kill_in_motion(on_the_wall)
     driver = driver_at(on_the_wall.address)
     driver.open()
     swing(driver, 61)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conformance_robot import check_driver, check_robot
+from emulated_arm import opened, swing_shape
 from poise.errors import LimitViolatedError, NotConnectedError, RobotError, UsageError
 from poise.real_robot.drivers import driver_at
 from poise.real_robot.emulators.launch import start_emulator
@@ -19,8 +20,7 @@ from poise.real_robot.ur_process import State
 from poise.robots import UR5E
 
 HOME, DT = np.array(UR5E.home), UR5E.servo_dt
-U = np.arange(151) / 150
-SWING = U - np.sin(2.0 * np.pi * U) / (2.0 * np.pi)  # from 0 to 1, at standstill before and after
+SWING = swing_shape(150)
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +45,6 @@ def driver(device):
 @pytest.fixture
 def slow(on_the_wall):
     yield from opened(on_the_wall)
-
-
-def opened(running):
-    driver = driver_at(running.address)
-    running.side_line.ask("clear")
-    driver.open()
-    if driver.read().fault:
-        driver.clear_fault()
-    before = running.side_line.counters()["out_of_limit"]
-    yield driver
-    running.side_line.ask("clear")
-    driver.close()
-    assert running.side_line.counters()["out_of_limit"] == before, running.side_line.ask("counters")["told"]
 
 
 def swing(driver, by=0.1):

@@ -1,10 +1,7 @@
 """An xArm7 by the vendor's own client, against the emulated control box in a process of its own."""
 
-import os
-import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 
 from conformance_robot import check_driver, check_robot
+from emulated_arm import kill_in_motion, opened, swing_shape
 from poise.errors import NotConnectedError, RobotError, UsageError
 from poise.real_robot.drivers import driver_at, with_option
 from poise.real_robot.emulators.launch import start_emulator
@@ -20,8 +18,7 @@ from poise.real_robot.xarm import XArm
 from poise.robots import XARM7
 
 HOME, DT = np.array(XARM7.home), XARM7.servo_dt
-U = np.arange(61) / 60
-SWING = U - np.sin(2.0 * np.pi * U) / (2.0 * np.pi)  # from 0 to 1, at standstill before and after
+SWING = swing_shape(60)
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +43,6 @@ def driver(device):
 @pytest.fixture
 def slow(on_the_wall):
     yield from opened(on_the_wall)
-
-
-def opened(running):
-    driver = driver_at(running.address)
-    running.side_line.ask("clear")
-    driver.open()
-    if driver.read().fault:
-        driver.clear_fault()
-    before = running.side_line.counters()["out_of_limit"]
-    yield driver
-    running.side_line.ask("clear")
-    driver.close()
-    assert running.side_line.counters()["out_of_limit"] == before, running.side_line.ask("counters")["told"]
 
 
 def swing(driver, periods, by=0.1):
@@ -316,30 +300,9 @@ def test_a_poor_line_is_asked_again_and_no_command_comes_twice(on_the_wall, slow
 
 
 def test_a_client_that_is_killed_leaves_an_arm_that_brakes_and_can_be_taken_again(on_the_wall):
-    script = f"""
-import numpy as np
-from poise.real_robot.drivers import driver_at
-driver = driver_at({on_the_wall.address!r})
-driver.open()
-start, position, velocity = driver.read().joint_pos_target, 0.0, 0.0
-print("open", flush=True)
-while True:
-    velocity = min(velocity + 2.5 * 0.005, 0.8)
-    position += velocity * 0.005
-    driver.write(start + position * (np.arange(7) == 6))
-    if velocity == 0.8:
-        print("fast", flush=True)
-"""
     side = on_the_wall.side_line
     before = side.counters()["out_of_limit"]
-    child = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, text=True)
-    while child.stdout.readline() != "fast\n":
-        assert child.poll() is None
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    time.sleep(0.4)  # 0.8 rad/s at 10 rad/s^2 is 0.08 s
-    assert np.abs(side.truth()["joint_vel"]).max() < 0.05
+    kill_in_motion(on_the_wall)
     driver = driver_at(on_the_wall.address)
     driver.open()
     if driver.read().fault:  # the child was kept waiting while the arm moved
