@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..cuda_graph import Function, captured
 from .adam import adam_
-from .cuda_graph import Function, captured
 from .networks import initialize_, linear_layers, mlp
 from .perceptron import SMALL_LAYER
 from .ppo_losses import (

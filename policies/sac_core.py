@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..cuda_graph import captured
 from ..errors import UsageError
 from ..history import stacked_shape
 from ..spec import Spec
 from . import sac_general, sac_update
 from .compiled import compiled
-from .cuda_graph import captured
 from .network_document import feature_maps
 from .networks import ConvEncoder, initialize_
 from .precision import bf16_products

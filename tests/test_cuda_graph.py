@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poise.batch import Batch
-from poise.policies.cuda_graph import Captured, captured
+from poise.cuda_graph import Captured, captured
 from poise.policies.ppo import PPO
 from poise.policies.ppo_config import PPOConfig
 from poise.policies.sac import SAC
