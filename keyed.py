@@ -4,6 +4,8 @@ A drawn value depends on nothing but its key, so adding a randomization term nev
 others, any world's episode can be reproduced alone, and there is no generator state to save.
 The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"),
 vectorised over worlds: the 64-bit key is (seed, name), the 128-bit counter (block, world, episode, step).
+
+Where worlds are a torch tensor, the numbers are one on its device, made of the same words (keyed_tensors.py).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, is_torch_array
 
 _M = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)  # multipliers and Weyl constants of the paper
 _ROUNDS = np.arange(10, dtype=np.uint64)[:, None] * np.array([0x9E3779B9, 0xBB67AE85], np.uint64)  # on the key
@@ -52,11 +55,11 @@ class Stream:
     def __init__(self, seed: int, name: str):
         self.key = _key(seed, name)
 
-    def uniform(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
+    def uniform(self, world: Any, episode: Any, size: int, step: Any = 0) -> Any:
         """Uniform numbers in the open interval (0, 1): (len(world), size), one row per (world, episode, step)."""
         return uniforms([(self, world, episode, size, step)])[0]
 
-    def normal(self, world: Any, episode: Any, size: int, step: Any = 0) -> np.ndarray:
+    def normal(self, world: Any, episode: Any, size: int, step: Any = 0) -> Any:
         """Standard normal numbers (Box and Muller 1958): (len(world), size)."""
         return normals(self.uniform(world, episode, size + size % 2, step))[:, :size]
 
@@ -65,8 +68,12 @@ class Stream:
         return (self.uniform(world, episode, 1, step)[:, 0] * 2.0**31).astype(np.int64)
 
 
-def uniforms(requests: Sequence[tuple[Stream, Any, Any, int, Any]]) -> list[np.ndarray]:
+def uniforms(requests: Sequence[tuple[Stream, Any, Any, int, Any]]) -> list[Any]:
     """`Stream.uniform` of several streams, each (stream, world, episode, size, step), in one pass of Philox."""
+    if requests and is_torch_array(requests[0][1]):
+        from . import keyed_tensors
+
+        return keyed_tensors.uniforms([(s.key, w, e, size, step) for s, w, e, size, step in requests])
     counters, keys, shapes = [], [], []
     for stream, world, episode, size, step in requests:
         columns = [np.reshape(x, (-1, 1)) for x in (world, episode, step)]  # one number stands for all rows
@@ -87,14 +94,15 @@ def uniforms(requests: Sequence[tuple[Stream, Any, Any, int, Any]]) -> list[np.n
             for w, (n, size) in zip(words, shapes, strict=True)]  # fmt: skip
 
 
-def normals(uniform: np.ndarray) -> np.ndarray:
+def normals(uniform: Any) -> Any:
     """Standard normal numbers from as many uniform ones (n, an even number), pair by pair (Box and Muller 1958).
 
     So the first numbers do not depend on how many are asked for.
     """
-    radius = np.sqrt(-2.0 * np.log(uniform[:, 0::2]))
+    xp = np if isinstance(uniform, np.ndarray) else array_namespace(uniform)
+    radius = xp.sqrt(-2.0 * xp.log(uniform[:, 0::2]))
     angle = 2.0 * np.pi * uniform[:, 1::2]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(uniform.shape)
+    return xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=-1).reshape(uniform.shape)
 
 
 @lru_cache(maxsize=4096)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, is_torch_array
 
 from ..errors import UsageError, unknown_name
 from ..keyed import Stream, normals, uniforms
@@ -70,8 +71,11 @@ class Term:
             return float(self.range[0]), float(self.range[1])
         return (-math.inf, math.inf) if self.std else (self.mean or 0.0, self.mean or 0.0)
 
-    def draw(self, seed: int, worlds: np.ndarray, episodes: np.ndarray, size: int, draws: Any = 0) -> np.ndarray:
-        """Numbers for the given episodes: (len(worlds), size); `draws` counts those within an episode."""
+    def draw(self, seed: int, worlds: Any, episodes: Any, size: int, draws: Any = 0) -> Any:
+        """Numbers for the given episodes: (len(worlds), size); `draws` counts those within an episode.
+
+        A tensor where worlds are one.
+        """
         return self.drawn(uniforms([self.request(seed, worlds, episodes, size, draws)])[0], size)
 
     def request(
@@ -83,21 +87,22 @@ class Term:
         episodes = 0 if self.when == "start" else episodes
         return Stream(seed, f"randomization/{self.name}"), worlds, episodes, count, draws
 
-    def drawn(self, u: np.ndarray, size: int) -> np.ndarray:
+    def drawn(self, u: Any, size: int) -> Any:
         """Numbers (n, size) of this term's distribution, from uniform ones."""
+        xp = np if isinstance(u, np.ndarray) else array_namespace(u)
         if self.distribution == "normal":
             assert self.mean is not None and self.std is not None
             drawn = self.mean + self.std * normals(u)[:, : 1 if self.shared else size]
-            drawn = drawn if self.range is None else np.clip(drawn, *self.range)
+            drawn = drawn if self.range is None else drawn.clip(*self.range)
         else:
             low, high = self.support
             if self.distribution == "uniform":
                 drawn = low + (high - low) * u
             elif self.distribution == "loguniform":
                 drawn = low * (high / low) ** u
-            else:
-                drawn = low + np.floor(u * (high - low + 1.0))
-        return np.broadcast_to(drawn, (len(drawn), size)) if self.shared else drawn
+            else:  # in float32 the product can be rounded up to the next integer
+                drawn = low + xp.floor(u * (high - low + 1.0)).clip(0.0, high - low)
+        return xp.broadcast_to(drawn, (len(drawn), size)) if self.shared else drawn
 
     def _check_names(self) -> None:
         where = f"randomization term {self.name!r}"
@@ -198,9 +203,11 @@ class Randomization:
                 raise UsageError(f"randomization term {name!r} appears {names.count(name)} times; every name once")
 
     def draw(self, seed: int, worlds: Any, episodes: Any, sizes: Mapping[str, int],
-             draws: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:  # fmt: skip
+             draws: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
         """Numbers of every term for the given episodes: name -> (n, sizes[name]); draws as in `Term.draw`, by name."""
-        worlds, episodes, draws = np.atleast_1d(worlds), np.atleast_1d(episodes), draws or {}
+        draws = draws or {}
+        if not is_torch_array(worlds):
+            worlds, episodes = np.atleast_1d(worlds), np.atleast_1d(episodes)
         together = uniforms(
             [t.request(seed, worlds, episodes, sizes[t.name], draws.get(t.name, 0)) for t in self.terms]
         )

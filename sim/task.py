@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from ..keyed import Stream
 from ..spec import Spec
 from .randomization import Randomization
+from .rows import some
 
 if TYPE_CHECKING:
     import mujoco
@@ -38,21 +37,24 @@ class State:
 
 @dataclass(frozen=True)
 class Key:
-    """Which episodes begin: the source of a task's random numbers, a function of nothing else."""
+    """Which episodes begin: the source of a task's random numbers, a function of nothing else.
+
+    On a device worlds and episodes are tensors (N,) of all worlds, and so are the numbers.
+    """
 
     seed: int
-    worlds: np.ndarray  # (n,)
-    episodes: np.ndarray  # (n,)
+    worlds: Any  # (n,)
+    episodes: Any  # (n,)
 
-    def uniform(self, name: str, size: int) -> np.ndarray:
+    def uniform(self, name: str, size: int) -> Any:
         """Uniform numbers in (0, 1) for one named purpose: (n, size)."""
         return Stream(self.seed, f"task/{name}").uniform(self.worlds, self.episodes, size)
 
-    def some(self, rows: np.ndarray) -> Key:
-        """Of some of these worlds."""
-        return Key(self.seed, self.worlds[rows], self.episodes[rows])
+    def some(self, rows: Any) -> Key:
+        """Of some of these worlds, in the sense of sim/rows.py."""
+        return Key(self.seed, some(self.worlds, rows), some(self.episodes, rows))
 
-    def normal(self, name: str, size: int) -> np.ndarray:
+    def normal(self, name: str, size: int) -> Any:
         """Standard normal numbers for one named purpose: (n, size)."""
         return Stream(self.seed, f"task/{name}").normal(self.worlds, self.episodes, size)
 

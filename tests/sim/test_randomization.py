@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from poise.errors import UsageError
 from poise.sim.randomization import Randomization, Term
@@ -140,3 +141,30 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"x\.json is not a text file"):
         Randomization.load(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_draws_on_a_device_are_those_of_numpy(shared):
+    kind = {"what": "link_mass", "target": "link*", "shared": shared}
+    randomization = Randomization((
+        Term("uniform", **kind, range=(0.7, 1.3)),
+        Term("log", **kind, distribution="loguniform", range=(0.1, 10.0)),
+        Term("normal", **kind, distribution="normal", mean=1.0, std=0.2, range=(0.5, 1.5)),
+        Term("integer", **kind, distribution="integer", range=(1, 7)),
+        Term("once", **kind, range=(0.5, 2.0), when="start"),
+        Term("often", **kind, range=(0.5, 2.0), when="interval", interval=(1.0, 2.0)),
+    ))  # fmt: skip
+    sizes = dict.fromkeys((t.name for t in randomization.terms), 3)
+    worlds, episodes, draws = np.arange(40), np.arange(40) % 5, np.arange(40) % 3
+    expected = randomization.draw(3, worlds, episodes, sizes, {"often": draws})
+    there = [torch.from_numpy(x) for x in (worlds, episodes, draws)]
+    drawn = randomization.draw(3, there[0], there[1], sizes, {"often": there[2]})
+    for name in expected:
+        np.testing.assert_allclose(drawn[name], expected[name], rtol=2e-6, err_msg=name)
+    term = randomization.terms[-1]
+    np.testing.assert_array_equal(term.draw(3, there[0], there[1], 3, there[2]), drawn["often"])
+
+
+def test_an_integer_of_float32_stays_in_its_range():
+    term = Term("integer", "link_mass", "link*", distribution="integer", range=(1, 3))
+    assert term.drawn(torch.tensor([[1.0 - 2.0**-24, 2.0**-33]]), 2).tolist() == [[3.0, 1.0]]
