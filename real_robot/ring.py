@@ -1,7 +1,6 @@
 """A ring of records in shared memory: one process writes, any number read, and nobody waits for anybody.
 
-The memory is a file without a name (memfd) that is passed on by its descriptor; it goes when its last user does. With
-Python's own shared memory (3.11) a reader that dies takes the name away from everybody else.
+The memory is a file without a name (shared_memory.py), passed on by its descriptor.
 
     0         magic, capacity, bytes of a record, of a slot and of the description, checksummed (0 or 1), writer's pid
     64        head: sequence number of the newest whole record; the first is 1, 0 means none
@@ -19,11 +18,9 @@ One write costs microseconds and no system call, so a control loop may do it in 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import mmap
 import os
-import platform
 import struct
 import weakref
 import zlib
@@ -32,11 +29,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import RobotError, UsageError
+from ..shared_memory import ORDERED, shared_memory
 
 MAGIC = b"poise ring 1\0\0\0\0"
 HEADER = struct.Struct("<16s5Qq")
 HEAD, DESCRIPTION, PAGE = 64, 128, 4096
-ORDERED = platform.machine() in ("x86_64", "AMD64", "i686")  # whether stores and loads are seen in order
 
 
 class Records(NamedTuple):
@@ -50,21 +47,18 @@ class Records(NamedTuple):
 def make_ring(dtype: np.dtype, capacity: int, checksummed: bool = not ORDERED) -> int:
     """A descriptor of new memory with an empty ring; pass it on by `pass_fds` of subprocess, or `os.dup`.
 
-    Every page is there from the beginning, and none can be cut off: neither side meets a fault in its own memory.
+    Every page is there from the beginning: a control loop must meet no page fault.
     """
     if capacity < 4 or dtype.names is None or dtype.hasobject:
         raise UsageError(f"a ring takes records of plain named fields and at least 4 slots, not {dtype} and {capacity}")
     description = json.dumps(_described(dtype)).encode()
     slot, first = (16 + dtype.itemsize + 63) // 64 * 64, _first_slot(len(description))
-    descriptor = os.memfd_create("poise-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    head = HEADER.pack(MAGIC, capacity, dtype.itemsize, slot, len(description), checksummed, os.getpid())
     try:
-        os.posix_fallocate(descriptor, 0, first + capacity * slot)  # a control loop must meet no page fault
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        head = HEADER.pack(MAGIC, capacity, dtype.itemsize, slot, len(description), checksummed, os.getpid())
-        os.pwrite(descriptor, head.ljust(DESCRIPTION, b"\0") + description, 0)
+        descriptor = shared_memory(first + capacity * slot, "poise-ring")
     except OSError as error:
-        os.close(descriptor)
         raise RobotError(f"no shared memory for a ring of {capacity * slot >> 20} MiB: {error.strerror}") from None
+    os.pwrite(descriptor, head.ljust(DESCRIPTION, b"\0") + description, 0)
     return descriptor
 
 

@@ -1,9 +1,7 @@
 """WorkerWorlds: N Gymnasium environments stepped by W processes, with observations and actions in shared memory.
 
 The same VectorEnv as sim/worlds.py, to the bit. A step is one byte to every worker and one back; what the worlds are
-sent and answer stands in arrays that all of them see (sim/world_arrays.py), in a file without a name. Processes are
-started afresh, not forked, since a process with threads cannot be forked safely; so a program that uses them needs no
-`if __name__ == "__main__"`.
+sent and answer stands in arrays that all of them see (sim/world_arrays.py), in a file without a name.
 
     a worker dies (killed, segmentation fault, exit)    it is replaced, counted in `lost_workers` and logged; its worlds
                                                         answer once with a reward that is NaN and wait for a reset,
@@ -20,11 +18,6 @@ import contextlib
 import logging
 import mmap
 import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,13 +25,14 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from ..child import Child, is_plain
 from ..errors import PoiseError, UsageError
-from .worker import ERROR, RESET, SAID, STEP, UNSEEDED, is_plain, receive, send
+from ..shared_memory import shared_memory
+from .worker import ERROR, RESET, SAID, STEP, UNSEEDED
 from .world_arrays import WorldArrays, nbytes
 from .worlds import EnvCall, describe, outcome, seeds_of
 
 MOST_DEATHS = 3  # without a step in between
-CLOSE_WAIT = 2.0  # [s]
 _log = logging.getLogger("poise.sim")
 
 
@@ -57,7 +51,8 @@ class WorkerWorlds(VectorEnv):
         if not is_plain(call.arguments):
             raise UsageError(f"{self._name}: a worker process can be told texts, finite numbers, lists, dicts and "
                              f"tuples, and {dict(call.arguments)} is more; leave workers out")  # fmt: skip
-        self._memory = _shared_memory(nbytes(like.observation_space, like.action_space, num_envs))
+        size = nbytes(like.observation_space, like.action_space, num_envs)
+        self._memory = shared_memory(size, "poise-worlds")
         self.arrays = WorldArrays(like.observation_space, like.action_space, num_envs, mmap.mmap(self._memory, 0))
         self._lost = np.ones(num_envs, bool)  # worlds without an episode: they wait for a reset
         self._busy = False  # also after an exception out of a call: nobody knows then what the workers have done
@@ -143,7 +138,7 @@ class WorkerWorlds(VectorEnv):
         """Start workers that do not run, and wait until their worlds are made."""
         while workers:
             for worker in workers:
-                worker.start()
+                worker.start(worker.order)
             answers = [worker.answer() for worker in workers]
             if ERROR in answers:
                 raise self._error(workers[answers.index(ERROR)])
@@ -184,67 +179,11 @@ class WorkerWorlds(VectorEnv):
         return error
 
 
-class _Worker:
+class _Worker(Child):
     """One process and its share of the worlds."""
 
     def __init__(self, order: Mapping[str, Any], memory: int, worlds: range):
+        super().__init__("poise.sim.worker", [memory])
         self.worlds = np.array(worlds)
         self.deaths = 0  # since it last made a step
-        self._order = {**order, "memory": memory, "worlds": (worlds.start, worlds.stop)}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), self._order["memory"]]
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
-        with theirs:
-            # a process group of its own: Ctrl-C of the terminal is for us alone; what it prints is no result of ours
-            self._process = subprocess.Popen([sys.executable, "-P", "-m", "poise.sim.worker", str(fds[0])],
-                                             pass_fds=fds, process_group=0, stdin=subprocess.DEVNULL, stdout=2,
-                                             env=environment)  # fmt: skip
-        self._connection = ours
-        with contextlib.suppress(ConnectionError):  # `answer` notices
-            send(ours, self._order)
-
-    def send(self, command: bytes) -> None:
-        with contextlib.suppress(ConnectionError):  # `answer` notices
-            self._connection.send(command)
-
-    def answer(self) -> bytes:
-        """One byte; none where the process has died."""
-        try:
-            return self._connection.recv(1)
-        except ConnectionError:
-            return b""
-
-    def receive(self) -> dict[str, Any]:
-        return receive(self._connection)
-
-    def hang_up(self) -> None:
-        """The worker ends by itself when it notices."""
-        if self._process:
-            self._connection.close()
-
-    def end(self, wait: float = CLOSE_WAIT) -> tuple[int, str]:
-        """Make sure that the process has ended, by itself within `wait` [s] or killed: its id, and how it ended."""
-        if not self._process:
-            return 0, "was never started"
-        self._connection.close()
-        try:
-            code = self._process.wait(wait)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        pid, self._process = self._process.pid, None
-        return pid, f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def _shared_memory(size: int) -> int:
-    """A file descriptor of as much memory, with no name that could outlive its last user."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("poise-worlds")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, size)
-    return fd
+        self.order = {**order, "memory": memory, "worlds": (worlds.start, worlds.stop)}
