@@ -9,12 +9,11 @@ process, so a policy meets on the arm the very mapping that it was trained with.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
+from .arrays import constant
 from .spec import ActionTerm, Spec
 
 
@@ -34,11 +33,13 @@ def joint_pos_target(term: ActionTerm, action: Any, measured: Any, last_target: 
     up a distant target, and stays inside the term's bounds.
     """
     xp = array_namespace(action)
-    reference = {"last_target": last_target, "measured": measured, "home": _like(term.home, measured)}[term.reference]
-    target = reference + _like(term.scale, measured) * action
-    lead = _like(term.lead, measured)
+    reference = {"last_target": last_target, "measured": measured, "home": constant(term.home, measured)}[
+        term.reference
+    ]
+    target = reference + constant(term.scale, measured) * action
+    lead = constant(term.lead, measured)
     target = xp.minimum(xp.maximum(target, measured - lead), measured + lead)
-    return xp.minimum(xp.maximum(target, _like(term.low, measured)), _like(term.high, measured))
+    return xp.minimum(xp.maximum(target, constant(term.low, measured)), constant(term.high, measured))
 
 
 def shape_command(position: Any, velocity: Any, target: Any, max_velocity: Any, max_acceleration: Any, dt: float):
@@ -64,18 +65,5 @@ def shape_command(position: Any, velocity: Any, target: Any, max_velocity: Any, 
 
 def control_value(term: ActionTerm, action: Any) -> Any:
     """The simulator's control for an action (..., n) of kind `control`."""
-    low, high = _like(term.low, action), _like(term.high, action)
+    low, high = constant(term.low, action), constant(term.high, action)
     return low + 0.5 * (action + 1.0) * (high - low)
-
-
-def _like(values: tuple[float, ...], array: Any) -> Any:
-    if isinstance(array, np.ndarray):  # asked first: this runs in every step of every world
-        return _constant(values, array.dtype)
-    return array_namespace(array).asarray(values, dtype=array.dtype, device=array.device)
-
-
-@functools.lru_cache(maxsize=256)
-def _constant(values: tuple[float, ...], dtype: np.dtype) -> np.ndarray:
-    array = np.asarray(values, dtype)
-    array.flags.writeable = False  # shared by everyone who asks
-    return array

@@ -6,12 +6,13 @@ Shapes: q (..., n) joint angles [rad]; position (..., 3) [m]; rotation (..., 3, 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
+from .arrays import constant
 from .robots import Frame, RobotSpec
 
 
@@ -35,17 +36,25 @@ def forward_kinematics(robot: RobotSpec, q: Any) -> tuple[Any, Any]:
     position, rotation = None, None
     for i, (t, r) in enumerate(_constants(robot)):
         if not isinstance(q, np.ndarray):
-            t, r = xp.asarray(t, dtype=q.dtype, device=q.device), xp.asarray(r, dtype=q.dtype, device=q.device)
+            t, r = constant(t, q), constant(r, q)
         if position is None:
             position, rotation = t + 0.0 * q[..., :1], r + 0.0 * q[..., :1, None]
         else:
-            position = position + (rotation @ t[:, None])[..., 0]
-            rotation = rotation @ r
+            position = position + _product(rotation, t[:, None])[..., 0]
+            rotation = _product(rotation, r)
         if i < robot.num_joints:
             c, s = cos[..., i, None], sin[..., i, None]
             x, y, z = rotation[..., 0], rotation[..., 1], rotation[..., 2]
             rotation = xp.stack([c * x + s * y, c * y - s * x, z], axis=-1)  # R Rz(q_i)
     return position, rotation
+
+
+def _product(a: Any, b: Any) -> Any:
+    """The matrix product of (..., 3, 3) and (3, k), exact to the dtype on a device too.
+
+    Learners may let matrix products of float32 be rounded to TF32, which would move a tool by half a millimetre.
+    """
+    return a @ b if isinstance(a, np.ndarray) else (a[..., None] * b).sum(-2)
 
 
 def tool_jacobian(robot: RobotSpec, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +139,7 @@ def rotation_vector(matrix: Any) -> Any:
     return 0.5 * np.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
 
 
-@lru_cache(maxsize=16)
+@cache  # for ever, as those made from them
 def _constants(robot: RobotSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     frames: tuple[Frame, ...] = (*robot.chain, robot.tool)
     return [(np.array(f.pos), rotation_matrix(f.quat_wxyz)) for f in frames]

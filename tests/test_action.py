@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poise.action import action_slices, control_value, joint_pos_target, shape_command
+from poise.arrays import constant
 from poise.spec import ActionTerm, Spec
+from tests.capturable import only_capturable
 
 ARM = ActionTerm(
     name="arm",
@@ -183,3 +185,19 @@ def test_worlds_in_a_batch_move_as_each_alone():
 def test_a_target_that_is_not_a_number_stays_visible_to_the_supervisor():
     position, _ = shape_command(np.zeros(2), np.zeros(2), np.array([np.nan, 0.0]), 1.0, 1.0, 0.005)
     assert np.isnan(position[0]) and position[1] == 0.0
+
+
+def test_a_graph_can_record_it_all():
+    action, here, last = (0.1 * torch.ones(4, 2) for _ in range(3))
+    rest = torch.zeros_like(here)
+
+    def step():
+        target = joint_pos_target(ARM, action, here, last)
+        return shape_command(here, rest, target, constant(ARM.max_velocity, here), 9.0, 0.005), control_value(
+            ARM, action
+        )
+
+    expected = step()
+    with only_capturable():
+        again = step()
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)

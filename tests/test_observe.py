@@ -11,6 +11,7 @@ from poise.kinematics import forward_kinematics
 from poise.observe import add_kinematics, observe
 from poise.robots import FR3
 from poise.spec import ObsTerm, Spec
+from tests.capturable import only_capturable
 
 SPEC = Spec(
     observations={
@@ -86,3 +87,12 @@ def test_the_tool_is_where_the_measured_joints_put_it():
     np.testing.assert_array_equal(more["tool_pos"], forward_kinematics(FR3, q)[0])
     assert set(more) == {"joint_pos", "joint_vel", "tool_pos", "tool_rot"}
     assert set(given) == {"joint_pos", "joint_vel"}
+
+
+def test_a_graph_can_record_it():
+    q = torch.zeros(2, 7)
+    expected = add_kinematics({"joint_pos": q}, FR3)  # makes the constants
+    spec = Spec({"state": (ObsTerm("tool_pos", (3,)), ObsTerm("tool_rot", (6,)))}, (), 0.05)
+    with only_capturable():
+        again = observe(spec, add_kinematics({"joint_pos": q}, FR3))["state"]
+    torch.testing.assert_close(again, torch.cat([expected["tool_pos"], expected["tool_rot"]], 1), rtol=0, atol=0)
