@@ -5,15 +5,20 @@ Normalizing happens inside Policy and Learner only; buffers and files hold raw o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Pool = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]  # of count (), mean (k,) and variance (k,)
 
 
 class Normalizer:
     """(x - mean) / std, clipped; statistics merged batch by batch (Chan et al. 1979, pairwise update)."""
 
-    def __init__(self, dim: int, clip: float = 10.0, device: torch.device | str = "cpu"):
-        self.clip = clip
+    def __init__(self, dim: int, clip: float = 10.0, device: torch.device | str = "cpu", pool: Pool | None = None):
+        """`pool` makes of a batch's moments those of all processes that see a part of it, where there are several."""
+        self.clip, self._pool = clip, pool
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self.var = torch.ones(dim, dtype=torch.float64, device=device)
         self.count = torch.zeros((), dtype=torch.float64, device=device)
@@ -24,9 +29,13 @@ class Normalizer:
         rows = x.reshape(-1, x.shape[-1]).double()
         if mask is not None:
             rows = rows[mask.reshape(-1)]
-        if len(rows) == 0:
+        if self._pool is not None:
+            n, mean, var = self._pool(*_moments(rows))
+            n = n[0].clamp_min(1e-300)  # no row anywhere leaves what there is
+        elif len(rows) == 0:
             return
-        mean, var, n = rows.mean(0), rows.var(0, unbiased=False), len(rows)
+        else:
+            mean, var, n = rows.mean(0), rows.var(0, unbiased=False), len(rows)
         total = self.count + n
         delta = mean - self.mean
         self.var = (self.var * self.count + var * n + delta**2 * self.count * n / total) / total
@@ -49,3 +58,10 @@ class Normalizer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.mean, self.var, self.count = (state[k].to(self.mean.device).double() for k in ("mean", "var", "count"))
         self._refresh()
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count (), mean (k,) and variance (k,) of rows (n, k), of which there may be none."""
+    n = rows.new_tensor(len(rows))
+    mean = rows.sum(0) / n.clamp_min(1.0)
+    return n, mean, (rows - mean).square().sum(0) / n.clamp_min(1.0)

@@ -24,6 +24,7 @@ from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
 from .network_document import check_network
+from .parallel import ALONE, Group, pool_of
 from .policy import Policy
 from .ppo_config import PPOConfig, check_task
 from .ppo_losses import Rates, Rows, Rule, adapt_penalty
@@ -46,11 +47,15 @@ class PPO:
         seed: int,
         device: torch.device | str = "cpu",
         planned_steps: int = 0,
+        group: Group = ALONE,
     ):
-        """`planned_steps`: environment steps of the whole run over all worlds, for annealing; 0 is unknown."""
+        """`planned_steps`: environment steps of the whole run over all worlds, for annealing; 0 is unknown.
+
+        group: the processes that train together, each on a rollout of its own `num_envs` worlds.
+        """
         check_task(spec, config, num_envs, planned_steps)
         self.spec, self.config, self.num_envs = spec, config, num_envs
-        self.device, self.planned_steps = torch.device(device), planned_steps
+        self.device, self.planned_steps, self._group = torch.device(device), planned_steps, group
         self.collect_steps = config.collect_steps
         self.request = Sample(batch_size=0, length=config.collect_steps)
         self.rule = Rule(
@@ -68,26 +73,32 @@ class PPO:
         )
         self.document = self._network_document()
         weights = torch.Generator().manual_seed(int(Stream(seed, "ppo/weights").integer(0, 0)[0]))
-        self.generator = torch.Generator(self.device).manual_seed(int(Stream(seed, "ppo/draws").integer(0, 0)[0]))
+        self.generator = torch.Generator(self.device).manual_seed(
+            int(Stream(seed, "ppo/draws").integer(group.rank, 0)[0])
+        )
         log_std = None if spec.discrete else config.log_std
         if config.lstm or self.camera:
             check_network(self.document, spec.for_policy_file(), "ppo")
             length = (config.sequence or config.collect_steps) if config.lstm else 1
             self.networks: Perceptrons | Modules = Modules(
-                spec, self.document, self.critic_groups, length, log_std, weights, self.device
+                spec, self.document, self.critic_groups, length, log_std, weights, self.device, group
             )
         else:
             self.networks = Perceptrons(
                 self._seen, known, spec.choices or spec.action_dim, config.hidden, config.activation, log_std,
-                weights, self.device,
+                weights, self.device, group,
             )  # fmt: skip
         self.networks.learn_noise = config.final_log_std is None
-        self.normalizer = Normalizer(known, device=self.device) if config.normalize_obs and known else None
-        self.returns = ReturnNormalizer(num_envs, config.discount, self.device) if config.normalize_returns else None
+        self.normalizer = self.returns = None
+        if config.normalize_obs and known:
+            self.normalizer = Normalizer(known, device=self.device, pool=pool_of(group))
+        if config.normalize_returns:
+            self.returns = ReturnNormalizer(num_envs, config.discount, self.device, pool_of(group))
         rate = torch.tensor(config.learning_rate, device=self.device)
         self.rates = Rates(rate, rate.clone(), rate.clone(), torch.tensor(config.penalty, device=self.device))
         self.steps = 0  # environment steps learned from, over all worlds
         self._noise: list[Tensor] = []  # of the rest of the rollout, last first
+        group.agree_(list(self._tensors().values()))
         self._refresh()
 
     def make_buffer(self) -> Rollout:
@@ -148,7 +159,7 @@ class PPO:
         metrics |= self._after(data, old_log_std)
 
         self._noise.clear()
-        self.steps += batch.reward.numel()
+        self.steps += batch.reward.numel() * self._group.size
         if config.final_log_std is not None and networks.gaussian:  # after the update, as the normalizer
             scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
             networks.log_std.fill_(scheduled)
@@ -223,11 +234,10 @@ class PPO:
         rows = Rows(action, out, old_log_prob, advantage.flatten(), (advantage + value).flatten())
         data = networks.arrange(seen, rows, batch.done, batch.mask)
         error, target, weight = data.rows.advantage, data.rows.value_target, data.weight
-        metrics["critic/explained_variance"] = 1.0 - _variance(error, weight) / _variance(target, weight).clamp_min(
-            1e-12
-        )
+        spread = self._variance(target, weight).clamp_min(1e-12)
+        metrics["critic/explained_variance"] = 1.0 - self._variance(error, weight) / spread
         scale = 1.0 if self.returns is None else self.returns.scale[0]
-        metrics["critic/value"] = torch.dot(target - error, weight) * scale
+        metrics["critic/value"] = self._group.mean(torch.dot(target - error, weight)) * scale
         return data, metrics
 
     def _after(self, data: Data | Sequences, old_log_std: Tensor) -> dict[str, Tensor]:
@@ -235,12 +245,12 @@ class PPO:
         networks, rates, (rows, weight) = self.networks, self.rates, (data.rows, data.weight)
         new = networks.distribution(networks.outputs(data), networks.log_std)  # type: ignore[arg-type]
         old = networks.distribution(rows.old, old_log_std)
-        divergence = torch.dot(new.kl(old), weight)  # type: ignore[arg-type]
+        divergence = self._group.mean(torch.dot(new.kl(old), weight))  # type: ignore[arg-type]
         outside = (torch.exp(new.log_prob(rows.action)[0] - rows.old_log_prob) - 1.0).abs() > self.config.clip
         metrics = {
             "policy/kl": divergence,
-            "policy/clip_fraction": torch.dot(outside.to(weight.dtype), weight),
-            "policy/entropy": torch.dot(new.entropy(), weight),
+            "policy/clip_fraction": self._group.mean(torch.dot(outside.to(weight.dtype), weight)),
+            "policy/entropy": self._group.mean(torch.dot(new.entropy(), weight)),
             "learning_rate": rates.step_size.clone(),
         }
         if self.rule.penalized:
@@ -248,6 +258,11 @@ class PPO:
         if self.config.objective == "adaptive_kl":
             rates.penalty.copy_(adapt_penalty(rates.penalty, divergence, self.config.penalty_kl))
         return metrics
+
+    def _variance(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Of the values (B,) of all processes; weights sum to one in the mean over them."""
+        mean = self._group.mean(torch.dot(x, weight))
+        return self._group.mean(torch.dot((x - mean).square(), weight))
 
     def _progress(self) -> float:
         """How much of the planned run lies behind: 0 to 1."""
@@ -318,7 +333,3 @@ class PPO:
         """Every tensor that an update changes, by name."""
         rates = {"learning_rate": self.rates.learning_rate, "penalty": self.rates.penalty}
         return {**self.networks.tensors(), **rates}
-
-
-def _variance(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.dot((x - torch.dot(x, weight)).square(), weight)

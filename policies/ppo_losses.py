@@ -16,7 +16,7 @@ Legend: B rows, A action, n choices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -34,6 +34,7 @@ from .distributions import (
     gaussian_kl_gradient,
     gaussian_log_prob_and_gradient,
 )
+from .parallel import ALONE, Group
 
 Objective = Literal["clip", "adaptive_kl", "fixed_kl", "none"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -168,16 +169,34 @@ def critic_loss(value: Tensor, rows: Rows, weight: Tensor, rule: Rule) -> tuple[
     return torch.dot(error, weighted), weighted * (2.0 * rule.value_coef)
 
 
-def standardize(advantage: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Advantages (..., B) with mean 0 and deviation 1; equal ones, or a single one, become 0 rather than NaN."""
+def standardize(advantage: Tensor, weight: Tensor | None = None, group: Group = ALONE) -> Tensor:
+    """Advantages (..., B) with mean 0 and deviation 1; equal ones, or a single one, become 0 rather than NaN.
+
+    With weights over all that the processes of `group` hold; the weights sum to one in the mean over them.
+    """
     if weight is None:
         variance, mean = torch.var_mean(advantage, -1, correction=0, keepdim=True)
         return (advantage - mean) / (variance.sqrt() + 1e-8)
-    share = weight.double() / weight.sum(dtype=torch.float64).clamp_min(
-        1e-12
-    )  # in double, so that equal ones leave no noise to scale
-    centred = advantage - torch.dot(advantage.double(), share).to(advantage.dtype)
-    return centred / (torch.dot(centred.double().square(), share).sqrt() + 1e-8).to(advantage.dtype)
+    # in double, so that equal ones leave no noise to scale
+    share = weight.double() / group.mean(weight.sum(dtype=torch.float64)).clamp_min(1e-12)
+    centred = advantage - group.mean(torch.dot(advantage.double(), share)).to(advantage.dtype)
+    return centred / (group.mean(torch.dot(centred.double().square(), share)).sqrt() + 1e-8).to(advantage.dtype)
+
+
+def standardize_parts(parts: Sequence[Tensor], group: Group) -> tuple[list[Tensor], list[Tensor]]:
+    """This process's advantages (b,) of each minibatch, standardized over all of it, and the weights (b,) of its rows.
+
+    Weights sum to one in the mean over the processes, of which one may have fewer rows of a minibatch than another.
+    """
+    doubled = [part.double() for part in parts]
+    count = torch.stack([part.new_tensor(len(part)) for part in doubled])
+    mean = torch.stack([part.sum() for part in doubled]) / count.clamp_min(1.0)
+    squares = torch.stack([(part - m).square().sum() for part, m in zip(doubled, mean, strict=True)])
+    total, mean, var = group.pooled(count, mean, squares / count.clamp_min(1.0))
+    deviation = var.sqrt() + 1e-8
+    share = (group.size / total.clamp_min(1.0)).to(parts[0].dtype)
+    advantages = [((part - m) / s).to(parts[0].dtype) for part, m, s in zip(doubled, mean, deviation, strict=True)]
+    return advantages, [torch.ones_like(part) * w for part, w in zip(parts, share, strict=True)]
 
 
 def _added(a: Distribution, b: Distribution) -> Distribution:

@@ -22,6 +22,7 @@ from ..spec import Spec
 from .adam import adam_, clip_norm_, zero_moments
 from .network_document import LSTM_STATE, layer_sizes, vector_dim
 from .networks import LSTMState, PolicyNetwork, initialize_, mlp
+from .parallel import ALONE, Group
 from .ppo_losses import (
     Categorical,
     Distribution,
@@ -45,7 +46,7 @@ class Sequences(NamedTuple):
     seen: Seen  # (S, L, ...), but what is remembered, which is that at the first step: (S, H)
     starts: Tensor  # (S, L) where an episode begins inside a sequence
     rows: Rows  # (S L, ...)
-    weight: Tensor  # (S L,) sums to one
+    weight: Tensor  # (S L,) sums to one in the mean over the processes
 
 
 class Modules:
@@ -60,11 +61,13 @@ class Modules:
         log_std: float | None,
         generator: torch.Generator,
         device: torch.device,
+        group: Group = ALONE,
     ):
         """document: the actor's network, as the policy file has it; length: steps of a training sequence."""
         self.actor_inputs, self.length, self.gaussian, self.learn_noise = (
             vector_dim(spec, document), length, log_std is not None, True,
         )  # fmt: skip
+        self._group = group
         known = {**document, "groups": list(critic_groups)}
         self.actor, self.critic = PolicyNetwork(spec, document), PolicyNetwork(spec, known)
         self.critic.actor = mlp([*layer_sizes(spec, known)[:-1], 1], document["activation"])
@@ -145,7 +148,7 @@ class Modules:
         weight = torch.ones_like(rows.advantage) if mask is None else mask.flatten().to(rows.advantage.dtype)
         vector, image = (None if x is None else x.unflatten(0, (-1, self.length)) for x in (seen.vector, seen.image))
         memory = {name: x[:: self.length] for name, x in seen.memory.items()}
-        return Sequences(Seen(vector, image, memory), starts, rows, weight / weight.sum())
+        return Sequences(Seen(vector, image, memory), starts, rows, weight / self._group.mean(weight.sum()))
 
     def minibatches(self, data: Sequences, count: int, generator: torch.Generator) -> Iterator[Sequences]:
         """The sequences in a new order, in `count` parts with advantages standardized."""
@@ -157,8 +160,8 @@ class Modules:
         order = torch.randperm(len(data.starts), generator=generator, device=data.starts.device)
         for index in order.split(-(-len(order) // count)):
             rows, weight = Rows(*(of_rows(x, index) for x in data.rows)), of_rows(data.weight, index)
-            weight = weight / weight.sum().clamp_min(1e-12)  # all zero where no row is a transition
-            rows = rows._replace(advantage=standardize(rows.advantage, weight))
+            weight = weight / self._group.mean(weight.sum()).clamp_min(1e-12)  # all zero where no row is a transition
+            rows = rows._replace(advantage=standardize(rows.advantage, weight, self._group))
             seen = Seen(
                 None if vector is None else vector[index],
                 None if image is None else image[index],
@@ -180,13 +183,16 @@ class Modules:
         learns = self.gaussian and self.learn_noise
         of_actor.append(actor.gradient[1] if learns else torch.zeros_like(self.log_std))
 
-        choose_step_size_(rates, rule, actor.kl, first)
+        divergence = torch.zeros_like(actor.loss) if actor.kl is None else actor.kl
+        beside = [divergence, actor.loss, value_loss]
+        self._group.mean_([*of_actor, *of_critic, *beside])
+        choose_step_size_(rates, rule, divergence, first)
         # apart, so that a critic far from its targets does not shrink the actor's step
         norms = [clip_norm_(gradient, rule.max_grad_norm) for gradient in (of_actor, of_critic)]
         self._steps.add_(1.0)
         with torch.no_grad():
             adam_(self.params, of_actor + of_critic, self._moments, self._steps, rates.step_size, ADAM_EPSILON)
-        return torch.stack([actor.loss, value_loss, *norms])
+        return torch.stack([*beside[1:], *norms])
 
     # ---- what is kept ------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..cuda_graph import Function, captured
 from .adam import adam_
 from .networks import initialize_, linear_layers, mlp
+from .parallel import ALONE, Group, even_parts
 from .perceptron import SMALL_LAYER
 from .ppo_losses import (
     Categorical,
@@ -34,6 +35,7 @@ from .ppo_losses import (
     critic_loss,
     policy_loss,
     standardize,
+    standardize_parts,
 )
 from .stacked_mlp import Params, Workspace, forward, parameter_gradient, shapes
 
@@ -56,7 +58,7 @@ class Data(NamedTuple):
 
     x: Tensor  # (B, D), or (2, B, D) where actor and critic read different things
     rows: Rows
-    weight: Tensor  # (B,) equal
+    weight: Tensor  # (B,) equal, and summing to one in the mean over the processes
 
 
 class Perceptrons:
@@ -72,16 +74,20 @@ class Perceptrons:
         log_std: float | None,
         generator: torch.Generator,
         device: torch.device,
+        group: Group = ALONE,
     ):
         """`outputs` of the actor are means, with a `log_std` to start from, or logits, with none."""
         self.actor_inputs, self.critic_inputs, self.activation = actor_inputs, critic_inputs, activation
-        self.gaussian, self.learn_noise = log_std is not None, True
+        self.gaussian, self.learn_noise, self._group = log_std is not None, True, group
         sizes = shapes(2, [critic_inputs, *hidden, outputs])
         noise = outputs if self.gaussian else 0
         lengths = [a * b * c for a, b, c in sizes] + [noise]
 
         self.flat = torch.zeros(sum(lengths), device=device)
-        self.gradient, self._squares, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(4))
+        self._squares, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
+        # the gradient, then what is averaged over the processes with it: divergence and both losses
+        self._exchanged = torch.zeros(len(self.flat) + 3, device=device)
+        self.gradient, self._beside = self._exchanged[:-3], self._exchanged[-3:]
         self.steps = torch.zeros((), device=device)  # made by Adam
         *weights, self.log_std = self.flat.split(lengths)
         *gradients, self.d_log_std = self.gradient.split(lengths)
@@ -181,14 +187,21 @@ class Perceptrons:
         if mask is not None:
             keep = mask.flatten()
             x, rows = x[..., keep, :], Rows(*(c[keep] for c in rows))
-        return Data(x, rows, torch.full_like(rows.advantage, 1.0 / max(1, len(rows.advantage))))
+        count = len(rows.advantage)
+        if self._group.size == 1:
+            return Data(x, rows, torch.full_like(rows.advantage, 1.0 / max(1, count)))
+        mean = self._group.mean(self.flat.new_tensor(count))
+        return Data(x, rows, torch.ones_like(rows.advantage) / mean.clamp_min(1e-12))
 
     def minibatches(self, data: Data, count: int, generator: torch.Generator) -> Iterator[Data]:
         """The rows in a new order, in `count` parts with advantages standardized."""
         total = len(data.rows.advantage)
         order = torch.randperm(total, generator=generator, device=data.x.device)
-        size = -(-total // count)
         shuffled = Rows(*(column.index_select(0, order) for column in data.rows))
+        if self._group.size > 1:
+            yield from self._shared_minibatches(shuffled, data.x.index_select(-2, order), even_parts(total, count))
+            return
+        size = -(-total // count)
         if total % size == 0:  # all parts at once
             advantage = standardize(shuffled.advantage.view(-1, size)).flatten()
         else:
@@ -198,20 +211,30 @@ class Perceptrons:
         for x, *values in zip(inputs, *columns, strict=True):
             yield Data(x, Rows(*values), self.workspace(x.shape[-2])[-1])
 
+    def _shared_minibatches(self, rows: Rows, x: Tensor, sizes: list[int]) -> Iterator[Data]:
+        """This process's part of each minibatch, as many in every process; its rows weigh what they are of all."""
+        advantages, weights = standardize_parts(rows.advantage.split(sizes), self._group)
+        columns = [c.split(sizes) for c in rows._replace(advantage=torch.cat(advantages))]
+        for inputs, weight, *values in zip(x.split(sizes, -2), weights, *columns, strict=True):
+            yield Data(inputs, Rows(*values), weight)
+
     def step(self, part: Data, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
         """One gradient step on B rows, in place; its METRICS (4,) as they were before it."""
         if first or not self.flat.is_cuda:
-            return self._step(part.x, part.rows, old_log_std, rule, rates, first)
+            return self._step(part.x, part.rows, part.weight, old_log_std, rule, rates, first)
         size = part.x.shape[-2]
         if size not in self._graphs:  # on a GPU every other step is one graph
             self._graphs[size] = captured(
-                lambda x, log_std, *rows: {"metrics": self._step(x, Rows(*rows), log_std, rule, rates, False)},
+                lambda x, weight, log_std, *rows: {
+                    "metrics": self._step(x, Rows(*rows), weight, log_std, rule, rates, False)
+                },
                 self.flat.device,
             )
-        return self._graphs[size](part.x, old_log_std, *part.rows)["metrics"]
+        return self._graphs[size](part.x, part.weight, old_log_std, *part.rows)["metrics"]
 
-    def _step(self, x: Tensor, rows: Rows, old_log_std: Tensor, rule: Rule, rates: Rates, first: bool) -> Tensor:
-        work, d_out, d_actor, d_value, weight = self.workspace(x.shape[-2])
+    def _step(self, x: Tensor, rows: Rows, weight: Tensor, old_log_std: Tensor, rule: Rule, rates: Rates,
+              first: bool) -> Tensor:  # fmt: skip
+        work, d_out, d_actor, d_value, _ = self.workspace(x.shape[-2])
         out, hidden = forward(self.params, x, work, self.activation)  # (2, B, A)
         new, old = self.distribution(out[ACTOR], self.log_std), self.distribution(rows.old, old_log_std)
         actor = policy_loss(new, old, rows, weight, rule, rates.penalty)
@@ -223,11 +246,18 @@ class Perceptrons:
         if self.gaussian and self.learn_noise:
             self.d_log_std.copy_(actor.gradient[1])
 
-        choose_step_size_(rates, rule, actor.kl, first)
+        divergence, actor_loss = actor.kl, actor.loss
+        if self._group.size > 1:
+            self._beside.copy_(
+                torch.stack([x.new_zeros(()) if divergence is None else divergence, actor_loss, value_loss])
+            )
+            self._group.mean_([self._exchanged])
+            divergence, actor_loss, value_loss = self._beside.unbind()
+        choose_step_size_(rates, rule, divergence, first)
         norms = self.clip_norms_(rule.max_grad_norm)
         self.steps.add_(1.0)
         adam_([self.flat], [self.gradient], ([self.first], [self.second]), self.steps, rates.step_size, ADAM_EPSILON)
-        return torch.stack([actor.loss, value_loss, *norms.unbind()])
+        return torch.stack([actor_loss, value_loss, *norms.unbind()])
 
     def clip_norms_(self, most: float) -> Tensor:
         """Clip the gradient of each network; the norms (2,) before.
@@ -248,7 +278,7 @@ class Perceptrons:
             work = Workspace.kept(self.params, rows, rows)
             work.gradient[:] = self._gradients
             d_out = self.flat.new_zeros(2, rows, self.params[-1].shape[-1])
-            weight = self.flat.new_full((rows,), 1.0 / rows)
+            weight = self.flat.new_full((rows,), 1.0 / max(1, rows))
             self._work[rows] = work, d_out, d_out[ACTOR], d_out[CRITIC, :, 0], weight
         return self._work[rows]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..normalizer import Normalizer
+from ..normalizer import Normalizer, Pool
 from .scan import scan_forward
 
 CLIP = 10.0
@@ -24,9 +24,11 @@ CLIP = 10.0
 class ReturnNormalizer:
     """Follows the discounted return of N worlds from rollout to rollout."""
 
-    def __init__(self, num_envs: int, discount: float, device: torch.device | str = "cpu"):
+    def __init__(self, num_envs: int, discount: float, device: torch.device | str = "cpu",
+                 pool: Pool | None = None):  # fmt: skip
+        """`pool`: as in Normalizer."""
         self.discount = discount
-        self.running = Normalizer(1, device=device)
+        self.running = Normalizer(1, device=device, pool=pool)
         self.carry = torch.zeros(num_envs, dtype=torch.float64, device=device)  # discount (1 - done) R of the last step
 
     def update(self, reward: Tensor, done: Tensor, mask: Tensor | None = None) -> None:

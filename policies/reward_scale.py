@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from ..normalizer import Normalizer
+from .parallel import ALONE, Group, pool_of
 
 
 class RewardScale:
     """Follows the discounted sum of rewards in N worlds, step by step."""
 
-    def __init__(self, num_envs: int, discount: float, most: float, device: torch.device):
+    def __init__(self, num_envs: int, discount: float, most: float, device: torch.device,
+                 group: Group = ALONE):  # fmt: skip
         """most: what no value should exceed once divided by the scale."""
-        self.discount, self.most = discount, most
-        self._running = Normalizer(1, device=device)
+        self.discount, self.most, self._group = discount, most, group
+        self._running = Normalizer(1, device=device, pool=pool_of(group))
         self._sum = torch.zeros(num_envs, device=device)  # G, already zero where an episode ended
         self._largest = torch.zeros((), device=device)
 
@@ -35,7 +37,7 @@ class RewardScale:
         if mask is not None:
             g = torch.where(mask, g, self._sum)
         self._running.update(g[:, None], mask)
-        self._largest = torch.maximum(self._largest, g.abs().max())
+        self._largest = torch.maximum(self._largest, self._group.largest(g.abs().max()))
         self._sum = torch.where(done if mask is None else done & mask, 0.0, g)
 
     def cover(self, largest: float) -> None:

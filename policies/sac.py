@@ -11,6 +11,7 @@ Legend: N worlds, B batch, A action, O observation.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..normalizer import Normalizer
 from ..spec import Spec
 from .compiled import should_compile
 from .distributions import tanh_gaussian_action
+from .parallel import ALONE, Group, own_part, pool_of
 from .policy import Policy
 from .precision import require_bf16
 from .random_shift import random_shift
@@ -49,9 +51,14 @@ class SAC:
         seed: int,
         device: torch.device | str = "cpu",
         planned_steps: int = 0,
+        group: Group = ALONE,
     ):
-        """`planned_steps`: environment steps of the whole run over all worlds, to judge compiling; 0 is unknown."""
+        """`planned_steps`: environment steps of the whole run over all worlds, to judge compiling; 0 is unknown.
+
+        group: the processes that train together: each with `num_envs` worlds, and its part of batches and replay.
+        """
         _require_fit(spec)
+        config, self._group = _own_part(config, group), group
         self.spec, self.config, self.num_envs, self.device = spec, config, num_envs, torch.device(device)
         if config.precision == "bf16":
             require_bf16(self.device)
@@ -62,12 +69,17 @@ class SAC:
         obs_dim = sum(stacked_shape(spec, group)[-1] for group in spec.vectors)
 
         weights = torch.Generator().manual_seed(int(Stream(seed, "sac/weights").integer(0, 0)[0]))
-        self.generator = torch.Generator(self.device).manual_seed(int(Stream(seed, "sac/draws").integer(0, 0)[0]))
-        self.core = choose_core(spec, config, obs_dim, weights, self.device, self._compiles(planned_steps))
-        self.normalizer = Normalizer(obs_dim, device=self.device) if config.normalize_obs and obs_dim > 0 else None
+        self.generator = torch.Generator(self.device).manual_seed(
+            int(Stream(seed, "sac/draws").integer(group.rank, 0)[0])
+        )
+        self.core = choose_core(spec, config, obs_dim, weights, self.device, self._compiles(planned_steps), group)
+        self.normalizer = None
+        if config.normalize_obs and obs_dim > 0:
+            self.normalizer = Normalizer(obs_dim, device=self.device, pool=pool_of(group))
         self.rewards = None
         if config.normalize_rewards:
-            self.rewards = RewardScale(num_envs, config.discount, config.v_max, self.device)
+            self.rewards = RewardScale(num_envs, config.discount, config.v_max, self.device, group)
+        group.agree_(list(self.core.tensors().values()))
         self._hold = _hold_times(config.noise_hold, self.device)
         self._actor_metrics: dict[str, Tensor] = {}  # of the actor's last turn, until its next
         self.steps = 0  # environment steps acted for, over all worlds
@@ -95,7 +107,8 @@ class SAC:
             for batch in demos.blocks():
                 vector = self._vector(batch.obs)
                 assert vector is not None
-                self.normalizer.update(vector)
+                everyone = torch.ones(len(vector), dtype=torch.bool, device=vector.device)
+                self.normalizer.update(vector, None if self._group.rank == 0 else ~everyone)  # once, though all see it
         if self.rewards is not None:
             self.rewards.cover(float(np.abs(demos.discounted_returns(self.config.discount)).max()))
 
@@ -128,7 +141,7 @@ class SAC:
         if self.normalizer is not None and vector is not None:
             self.normalizer.update(vector)
         n = len(next(iter(obs.values())))
-        random, self.steps = self.steps < self.config.learning_starts, self.steps + n
+        random, self.steps = self.steps < self.config.learning_starts, self.steps + n * self._group.size
         if self.spec.discrete:
             return self._choose(n, random, vector, obs).to(here), {}, after
         shape = (n, self.spec.action_dim)
@@ -188,7 +201,9 @@ class SAC:
         """The critics (2,) that this update's target takes; None where there are no more."""
         if self.config.critics == 2:
             return None
-        return torch.randperm(self.config.critics, generator=self.generator, device=self.device)[:2]
+        drawn = torch.randperm(self.config.critics, generator=self.generator, device=self.device)[:2]
+        self._group.agree_([drawn])
+        return drawn
 
     def _see(self, obs: Mapping[str, Tensor]) -> Seen:
         """What the networks read of a batch, pictures shifted at random."""
@@ -267,6 +282,17 @@ def _halves(batch: Batch) -> dict[str, Tensor]:
     for name, share in (("replay", 1.0 - of_demos), ("demos", of_demos)):
         found[f"{name}/reward"] = (share * batch.reward).sum() / share.sum().clamp_min(1.0)
     return found
+
+
+def _own_part(config: SACConfig, group: Group) -> SACConfig:
+    """The settings of one of several processes, which share batches and replay equally, and update uncompiled."""
+    if group.size == 1:
+        return config
+    if config.compile == "on":
+        raise UsageError("setting compile = 'on': expected auto or off with processes > 1, which exchange gradients "
+                         "inside an update")  # fmt: skip
+    rows = own_part(config.batch_size, group, "batch_size")
+    return replace(config, batch_size=rows, capacity=config.capacity // group.size, compile="off")
 
 
 def _hold_times(longest: int, device: torch.device) -> Tensor | None:

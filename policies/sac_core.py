@@ -25,6 +25,7 @@ from . import sac_general, sac_update
 from .compiled import compiled
 from .network_document import feature_maps
 from .networks import ConvEncoder, initialize_
+from .parallel import ALONE, Group
 from .precision import bf16_products
 from .sac_config import SACConfig
 from .sac_general import Seen, Variant
@@ -58,14 +59,15 @@ class Core(Protocol):
 
 
 def choose_core(
-    spec: Spec, config: SACConfig, obs_dim: int, generator: torch.Generator, device: torch.device, compile: bool
-) -> Core:
+    spec: Spec, config: SACConfig, obs_dim: int, generator: torch.Generator, device: torch.device, compile: bool,
+    group: Group = ALONE,
+) -> Core:  # fmt: skip
     """The hand-written core where it can, the general one elsewhere."""
     plain = (config.critic, config.norm, config.bootstrap, config.policy_delay, config.critics) == (
         "scalar", "none", "min", 1, 2)  # fmt: skip
     if plain and not spec.images and not spec.discrete:
-        return Plain(obs_dim, spec.action_dim, config, generator, device, compile)
-    return General(spec, config, obs_dim, generator, device, compile)
+        return Plain(obs_dim, spec.action_dim, config, generator, device, compile, group)
+    return General(spec, config, obs_dim, generator, device, compile, group)
 
 
 # ---- by hand -------------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ class Plain:
     """sac_update.py with its parameters and workspaces."""
 
     def __init__(self, obs_dim: int, action_dim: int, config: SACConfig, generator: torch.Generator,
-                 device: torch.device, compile: bool):  # fmt: skip
+                 device: torch.device, compile: bool, group: Group = ALONE):  # fmt: skip
         self._action_dim, self._hidden, bf16 = action_dim, config.hidden, config.precision == "bf16"
         self.networks = sac_update.Networks.draw(
             obs_dim, action_dim, config.hidden, config.init_alpha, generator, device
@@ -92,7 +94,7 @@ class Plain:
         self._fixed_rows = rows if compile else None
 
         def step(*tensors: Tensor) -> dict[str, Tensor]:
-            return update(self.networks, sac_update.Transitions(*tensors), self._rates, *self.work)
+            return update(self.networks, sac_update.Transitions(*tensors), self._rates, *self.work, group)
 
         self._step: Step = step if compile else captured(step, device)
         self._layers = [(w[0], b[0]) for w, b in zip(actor[::2], actor[1::2], strict=True)]
@@ -138,7 +140,7 @@ class General:
     """sac_general.py with its parameters, and a camera's encoder where there is one."""
 
     def __init__(self, spec: Spec, config: SACConfig, obs_dim: int, generator: torch.Generator,
-                 device: torch.device, compile: bool):  # fmt: skip
+                 device: torch.device, compile: bool, group: Group = ALONE):  # fmt: skip
         choices, action_dim, categorical = spec.choices, spec.action_dim, config.critic == "categorical"
         if choices > 0 and categorical:
             raise UsageError("setting critic = 'categorical': expected scalar for a task with discrete actions")
@@ -159,6 +161,7 @@ class General:
             for params in (self.networks.actor, self.networks.critic, self.networks.target_critic):
                 sac_general.project_weights_(params)
         self._bf16, self._device, self._discount = config.precision == "bf16", device, config.discount
+        self._group = group
         self._outputs = choices or action_dim  # of the actor's, those that a policy file holds
         self._pictures = encoder is not None
         self._vectors = obs_dim > 0
@@ -178,7 +181,7 @@ class General:
             both = [Seen(parts.pop(0) if self._vectors else None, parts.pop(0) if self._pictures else None)
                     for _ in range(2)]  # fmt: skip
             t = sac_general.Transitions(both[0], action, reward, both[1], terminated, discount, noise, pair)
-            return update(self.networks, t, self._variant, with_actor)
+            return update(self.networks, t, self._variant, with_actor, self._group)
 
         return captured(step, self._device) if capture else step
 

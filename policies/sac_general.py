@@ -33,6 +33,7 @@ from .adam import Moments, adam_, zero_moments
 from .categorical_return import cross_entropy, project
 from .distributions import tanh_gaussian
 from .networks import ConvEncoder
+from .parallel import ALONE, Group
 from .returns import td_target
 from .sac_update import polyak_
 
@@ -269,29 +270,35 @@ def differentiate(loss: Callable[[Params], Loss], params: Params) -> tuple[Param
 # ---- the update ----------------------------------------------------------------------------------
 
 
-def update(n: Networks, t: Transitions, variant: Variant, with_actor: bool) -> dict[str, Tensor]:
-    """One step on J_Q, then with the actor's turn on J_pi and J_alpha, then the targets, in place; metrics."""
+def update(n: Networks, t: Transitions, variant: Variant, with_actor: bool, group: Group = ALONE) -> dict[str, Tensor]:
+    """One step on J_Q, then with the actor's turn on J_pi and J_alpha, then the targets, in place; metrics.
+
+    `t` is this process's part of what the processes of `group` learn from.
+    """
     eyes = n.eyes
     target = critic_target(n, t, features(n, eyes, t.next_obs), variant)
     params = [*n.critic, *eyes]
     gradient, q_loss, (q, seen) = differentiate(critic_loss(n, t, target, variant), params)
+    group.mean_(gradient)
     n.steps.add_(1.0)
     adam_(params, gradient, n.critic_moments, n.steps, variant.learning_rate)
     if variant.project_weights:
         project_weights_(n.critic)
     metrics = {"critic/loss": q_loss, "critic/q": q, "alpha": n.log_alpha.exp()}
     if with_actor:
-        metrics |= actor_step(n, t, seen, variant)
+        metrics |= actor_step(n, t, seen, variant, group)
     polyak_(n.target_critic, n.critic, variant.tau)
     return metrics
 
 
-def actor_step(n: Networks, t: Transitions, seen: Tensor, variant: Variant) -> dict[str, Tensor]:
+def actor_step(n: Networks, t: Transitions, seen: Tensor, variant: Variant, group: Group = ALONE) -> dict[str, Tensor]:
     """One step of actor and temperature, on the same entropy."""
     gradient, loss, (entropy,) = differentiate(actor_loss(n, t, seen, variant), n.actor)
     d_log_alpha = n.log_alpha.exp() * (entropy.mean() - variant.target_entropy)
+    gradient = [*gradient, d_log_alpha]
+    group.mean_(gradient)
     n.actor_steps.add_(1.0)
-    adam_([*n.actor, n.log_alpha], [*gradient, d_log_alpha], n.actor_moments, n.actor_steps, variant.learning_rate)
+    adam_([*n.actor, n.log_alpha], gradient, n.actor_moments, n.actor_steps, variant.learning_rate)
     if variant.project_weights:
         project_weights_(n.actor)
     return {"policy/loss": loss, "policy/entropy": entropy.mean()}

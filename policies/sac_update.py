@@ -25,6 +25,7 @@ from torch import Tensor
 
 from .adam import Moments, adam_, zero_moments
 from .distributions import tanh_gaussian, tanh_gaussian_gradient
+from .parallel import ALONE, Group
 from .returns import td_target
 from .stacked_mlp import Params, Workspace, draw, forward, input_gradient, parameter_gradient
 
@@ -110,8 +111,12 @@ class Transitions:
     discount: Tensor | None = None  # (B,) in place of the one in Rates
 
 
-def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace, critic_work: Workspace):
-    """One step on J_Q, then J_pi and J_alpha, then the targets, all in place; metrics as scalars."""
+def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace, critic_work: Workspace,
+           group: Group = ALONE):  # fmt: skip
+    """One step on J_Q, then J_pi and J_alpha, then the targets, all in place; metrics as scalars.
+
+    `batch` is this process's part of what the processes of `group` learn from.
+    """
     rows, obs_dim = batch.obs.shape
     alpha = n.log_alpha.exp()
 
@@ -129,6 +134,7 @@ def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace,
     q, hidden = forward(n.critic, x, critic_work)
     q_loss, d_q = critic_loss(q[..., 0], y)
     gradient = parameter_gradient(n.critic, x, hidden, d_q[..., None], critic_work)
+    group.mean_(gradient)
     n.steps.add_(1.0)
     adam_(n.critic, gradient, n.critic_moments, n.steps, rates.learning_rate)
 
@@ -142,7 +148,9 @@ def update(n: Networks, batch: Transitions, rates: Rates, actor_work: Workspace,
 
     # temperature, on the same log pi; it shares Adam's call with the actor
     _, d_log_alpha = temperature_loss(n.log_alpha, sample.log_prob, rates.target_entropy)
-    adam_([*n.actor, n.log_alpha], [*gradient, d_log_alpha], n.actor_moments, n.steps, rates.learning_rate)
+    gradient = [*gradient, d_log_alpha]
+    group.mean_(gradient)
+    adam_([*n.actor, n.log_alpha], gradient, n.actor_moments, n.steps, rates.learning_rate)
 
     polyak_(n.target_critic, n.critic, rates.tau)
     return {
