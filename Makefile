@@ -48,7 +48,7 @@ setup: .venv/.stamp
 	@echo "setup 2/3: PyTorch (the largest download)"
 	@$(PIP) torch setuptools
 	@echo "setup 3/3: MuJoCo, Gymnasium and the rest"
-	@$(PIP) --no-build-isolation -e '.[atari,cameras,d4rl,dev,dmc,dynamixel,experts,export,feetech,franka,identify,lerobot,peers,robosuite,robotics,teleop,ur,view,xarm]'
+	@$(PIP) --no-build-isolation -e '.[atari,cameras,d4rl,dev,dmc,dynamixel,experts,export,feetech,franka,gpu,identify,lerobot,peers,robosuite,robotics,teleop,ur,view,xarm]'
 	@$(PIP) --no-deps --no-build-isolation d4rl robomimic robosuite
 	@test "$$(uname -sm)" != "Linux x86_64" || $(PIP) --no-deps $(ROS2)
 	@! $(RUN) pip check --disable-pip-version-check | grep -v -e 'No broken' $(D4RL_ASKS) $(ROBOMIMIC_ASKS) \

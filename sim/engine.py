@@ -25,7 +25,7 @@ from ..errors import UsageError
 from .models import Models
 
 FULL_STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
-_LARGEST = 1e6  # no joint position [rad, m] or velocity of a working simulation is beyond this
+LARGEST = 1e6  # no joint position [rad, m] or velocity of a working simulation is beyond this
 
 
 class Engine(ABC):
@@ -84,9 +84,9 @@ class Engine(ABC):
         elapsed = after[:, 0] - before[:, 0]
         short = np.vdot(self._period, self._period) - np.vdot(elapsed, elapsed)
         # of so many numbers vdot would take BLAS's threads, which then spin for longer than they save
-        if np.einsum("ns,ns->", after, after) < _LARGEST**2 and abs(short) < 1e-9:  # False for NaN too; all is well
+        if np.einsum("ns,ns->", after, after) < LARGEST**2 and abs(short) < 1e-9:  # False for NaN too; all is well
             return None
-        fine = (np.abs(after) < _LARGEST).all(axis=1) & (np.abs(elapsed - self._period) < 1e-6)
+        fine = (np.abs(after) < LARGEST).all(axis=1) & (np.abs(elapsed - self._period) < 1e-6)
         if fine.all():
             return None
         bad = np.flatnonzero(~fine)

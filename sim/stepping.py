@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import UsageError, unknown_name
 from .engine import FULL_STATE, Engine
 
-_AFTERWARDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # computed by mj_rnePostConstraint alone
+AFTERWARDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # computed by mj_rnePostConstraint alone
 _LARGEST_BLOCK = 8  # worlds that a thread takes at a time: contacts make some worlds slower than others
 
 
@@ -31,7 +31,7 @@ class SteppingEngine(Engine):
                  separate: bool = False, reads: tuple[str, ...] = ()):  # fmt: skip
         super().__init__(model, num_envs, num_substeps, threads, separate)
         self.reads = tuple(reads)
-        self._after = bool(_AFTERWARDS & set(reads))
+        self._after = bool(AFTERWARDS & set(reads))
         self._threads = [_Thread(data, reads) for data in self._data]
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         self.extra, self._spare = self._arrays(), self._arrays()  # in turn: fresh memory every step costs page faults

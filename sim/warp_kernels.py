@@ -1,0 +1,71 @@
+"""The few kernels of our own: containment of broken worlds, and copies for some of the worlds.
+
+Without `from __future__ import annotations`: Warp reads the types of a kernel's arguments when it is defined.
+"""
+
+# pyright: reportInvalidTypeForm=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportAssignmentType=false, reportGeneralTypeIssues=false
+
+import warp as wp
+
+
+@wp.kernel(enable_backward=False)
+def contain(
+    qpos_before: wp.array2d(dtype=float),
+    qvel_before: wp.array2d(dtype=float),
+    act_before: wp.array2d(dtype=float),
+    largest: float,
+    qpos: wp.array2d(dtype=float),
+    qvel: wp.array2d(dtype=float),
+    act: wp.array2d(dtype=float),
+    warmstart: wp.array2d(dtype=float),
+    broken: wp.array(dtype=bool),
+):
+    """Put a world back to its state from before where a number is not finite, or was not in this period."""
+    world = wp.tid()
+    fine = not broken[world]
+    for i in range(qpos.shape[1]):
+        fine = fine and wp.abs(qpos[world, i]) < largest  # False for NaN too
+    for i in range(qvel.shape[1]):
+        fine = fine and wp.abs(qvel[world, i]) < largest
+    for i in range(act.shape[1]):
+        fine = fine and wp.abs(act[world, i]) < largest
+    if fine:
+        return
+    broken[world] = True
+    for i in range(qpos.shape[1]):
+        qpos[world, i] = qpos_before[world, i]
+    for i in range(qvel.shape[1]):
+        qvel[world, i] = qvel_before[world, i]
+        warmstart[world, i] = 0.0
+    for i in range(act.shape[1]):
+        act[world, i] = act_before[world, i]
+
+
+@wp.kernel(enable_backward=False)
+def pass_time(
+    before: wp.array(dtype=float),
+    timestep: wp.array(dtype=float),
+    substeps: float,
+    broken: wp.array(dtype=bool),
+    time: wp.array(dtype=float),
+):
+    """One addition a period: those of every substep would add up their rounding to tens of milliseconds."""
+    world = wp.tid()
+    if broken[world]:
+        time[world] = before[world]
+    else:
+        time[world] = before[world] + substeps * timestep[world % timestep.shape[0]]
+
+
+@wp.kernel(enable_backward=False)
+def copy_some(
+    source: wp.array2d(dtype=float),
+    which: wp.array(dtype=bool),
+    wanted: bool,
+    target: wp.array2d(dtype=float),
+):
+    """Copy rows of the worlds where `which` is as wanted."""
+    world, i = wp.tid()
+    if which[world] == wanted:
+        target[world, i] = source[world, i]
