@@ -62,7 +62,8 @@ def _fill(columns: Tensor, values: Sequence[Any], counts: Sequence[int]) -> None
         values, counts = values[:1], (columns.shape[1],)
     start = 0
     for value, count in zip(values, counts, strict=True):
-        columns[:, start : start + count] = value.reshape(-1, 1) if isinstance(value, Tensor) else int(value)
+        mine = columns[:, start : start + count]
+        mine.copy_(value.reshape(-1, 1)) if isinstance(value, Tensor) else mine.fill_(int(value))
         start += count
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
@@ -20,7 +20,10 @@ from ..action import action_slices, control_value, joint_pos_target, shape_comma
 from ..errors import SpecError, unknown_name
 from ..spec import ActionTerm, Spec
 from .dynamics import joint_ids
-from .rows import replaced
+from .rows import columns, copied, on_device, replaced, restored, space, written, zeros
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -29,12 +32,12 @@ class _Servo:
 
     term: ActionTerm
     columns: slice
-    address: np.ndarray  # qpos columns
-    actuators: np.ndarray
-    max_velocity: np.ndarray
-    max_acceleration: np.ndarray
-    position: np.ndarray  # (N, joints) the command on its way to the target
-    velocity: np.ndarray  # (N, joints)
+    address: Any  # qpos columns
+    actuators: Any
+    max_velocity: Any  # (joints,)
+    max_acceleration: Any
+    position: Any  # (N, joints) the command on its way to the target
+    velocity: Any  # (N, joints)
 
 
 @dataclass
@@ -42,45 +45,45 @@ class _Control:
     """A control term, with `control_value` as one multiplication and one addition."""
 
     columns: slice
-    actuators: np.ndarray | slice  # a slice where it drives all of them in the model's order
-    middle: np.ndarray
-    half: np.ndarray
+    actuators: Any
+    middle: Any  # (size,)
+    half: Any
 
 
 class Commands:
     """The command path of N worlds."""
 
-    def __init__(self, spec: Spec, model: mujoco.MjModel, num_envs: int, num_substeps: int, longest_delay: int):
+    def __init__(self, spec: Spec, model: mujoco.MjModel, num_envs: int, num_substeps: int, longest_delay: int,
+                 device: torch.device | None = None):  # fmt: skip
         self._dt = float(model.opt.timestep)
-        self._substeps, self._delay = num_substeps, longest_delay
+        self._substeps, self._delay, self._device = num_substeps, longest_delay, device
         self._servos: list[_Servo] = []
         self._controls: list[_Control] = []
-        columns = action_slices(spec)
+        slices = action_slices(spec)
         for term in spec.actions:
-            actuators = _actuators(model, term)
+            actuators = columns(_actuators(model, term), device)
             if term.kind == "control":
                 middle, one = control_value(term, np.zeros(term.size)), control_value(term, np.ones(term.size))
-                whole = np.array_equal(actuators, np.arange(model.nu))
-                self._controls.append(_Control(columns[term.name], slice(None) if whole else actuators,
-                                               middle, one - middle))  # fmt: skip
+                self._controls.append(_Control(slices[term.name], actuators, on_device(middle, device),
+                                               on_device(one - middle, device)))  # fmt: skip
                 continue
-            address = model.jnt_qposadr[joint_ids(model, term.joints)]
-            zeros = np.zeros((num_envs, len(term.joints)))
-            self._servos.append(_Servo(term, columns[term.name], address, actuators, np.array(term.max_velocity),
-                                       np.array(term.max_acceleration), zeros, zeros.copy()))  # fmt: skip
+            address = columns(model.jnt_qposadr[joint_ids(model, term.joints)], device)
+            limits = (on_device(np.array(x), device) for x in (term.max_velocity, term.max_acceleration))
+            still = (zeros((num_envs, len(term.joints)), device) for _ in range(2))
+            self._servos.append(_Servo(term, slices[term.name], address, actuators, *limits, *still))
         _check_all_driven(spec, model)
-        self.target: dict[str, np.ndarray] = {s.term.name: s.position.copy() for s in self._servos}
-        self._fresh = np.zeros((num_envs, num_substeps, model.nu))
-        self._history = np.zeros((num_envs, longest_delay, model.nu))  # oldest first
-        self._rows = np.arange(num_envs)[:, None]
-        self._when = longest_delay + np.arange(num_substeps)
+        self.target: dict[str, Any] = {s.term.name: 1.0 * s.position for s in self._servos}
+        self._fresh = zeros((num_envs, num_substeps, model.nu), device)
+        self._history = zeros((num_envs, longest_delay, model.nu), device)  # oldest first
+        self._rows = on_device(np.arange(num_envs)[:, None], device)
+        self._when = on_device(longest_delay + np.arange(num_substeps), device)
 
-    def reset(self, worlds: np.ndarray, qpos: np.ndarray) -> np.ndarray:
+    def reset(self, worlds: Any, qpos: Any) -> Any:
         """Start at rest at the measured positions qpos (n, nq), as the arm's control process does.
 
         Gives the commands (n, U) that were in force until now.
         """
-        rest = np.zeros((len(worlds), self._fresh.shape[-1]))
+        rest = zeros((len(worlds), self._fresh.shape[-1]), self._device)
         for servo in self._servos:
             here = qpos[:, servo.address]
             self.target[servo.term.name] = replaced(self.target[servo.term.name], worlds, here)
@@ -89,10 +92,10 @@ class Commands:
             rest[:, servo.actuators] = here
         for control in self._controls:
             rest[:, control.actuators] = control.middle
-        self._history[worlds] = rest[:, None]
+        self._history = written(self._history, worlds, rest[:, None])
         return rest
 
-    def step(self, action: np.ndarray, measured: np.ndarray, delay: np.ndarray) -> np.ndarray:
+    def step(self, action: Any, measured: Any, delay: Any) -> Any:
         """Commands (N, S, U) of one control period for action (N, A), measured qpos (N, nq) and delay (N,).
 
         The array is the delay line's own: it is valid until the next step.
@@ -105,11 +108,11 @@ class Commands:
             self._serve(servo, action, measured)
         if not self._delay:
             return fresh
-        line = np.concatenate([self._history, fresh], axis=1)  # (N, D + S, U)
+        line = space(fresh).concat([self._history, fresh], axis=1)  # (N, D + S, U)
         self._history = line[:, self._substeps :]
         return line[self._rows, self._when - delay[:, None]]  # (N, S, U)
 
-    def _serve(self, servo: _Servo, action: np.ndarray, measured: np.ndarray) -> None:
+    def _serve(self, servo: _Servo, action: Any, measured: Any) -> None:
         term = servo.term
         last = self.target[term.name]
         target = joint_pos_target(term, action[:, servo.columns], measured[:, servo.address], last)
@@ -126,15 +129,15 @@ class Commands:
             "target": dict(self.target),
             "position": {s.term.name: s.position for s in self._servos},
             "velocity": {s.term.name: s.velocity for s in self._servos},
-            "history": self._history.copy(),
+            "history": copied(self._history),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.target = {k: np.array(v) for k, v in state["target"].items()}
+        self.target = {name: restored(state["target"][name], mine) for name, mine in self.target.items()}
         for servo in self._servos:
-            servo.position = np.array(state["position"][servo.term.name])
-            servo.velocity = np.array(state["velocity"][servo.term.name])
-        self._history = np.array(state["history"])
+            servo.position = restored(state["position"][servo.term.name], servo.position)
+            servo.velocity = restored(state["velocity"][servo.term.name], servo.velocity)
+        self._history = restored(state["history"], self._history)
 
 
 def _actuators(model: mujoco.MjModel, term: ActionTerm) -> np.ndarray:

@@ -14,6 +14,7 @@ Legend: N worlds, n of them, k targets of a term, nv columns of MjData.qvel.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
@@ -22,7 +23,11 @@ from ..errors import UsageError
 from .physics_terms import names_of, single_joints
 from .pushes import directions
 from .randomization import Randomization, Term, match
+from .rows import on_device, some, zeros
 from .task import Key
+
+if TYPE_CHECKING:
+    import torch
 
 KICKS = ("kick_velocity", "kick_spin", "kick_joint")
 
@@ -30,23 +35,27 @@ KICKS = ("kick_velocity", "kick_spin", "kick_joint")
 class Kicks:
     """The kicks of N worlds."""
 
-    def __init__(self, model: mujoco.MjModel, randomization: Randomization, num_envs: int):
-        self._kicks = [(t, kicked(model, t)) for t in randomization.terms if t.what in KICKS]
-        self._shape = (num_envs, model.nv)
+    def __init__(self, model: mujoco.MjModel, randomization: Randomization, num_envs: int,
+                 device: torch.device | None = None):  # fmt: skip
+        self._kicks = [(t, on_device(kicked(model, t), device)) for t in randomization.terms if t.what in KICKS]
+        self._shape, self._device = (num_envs, model.nv), device
 
-    def change(self, due: Mapping[str, np.ndarray], key: Key, draws: Mapping[str, np.ndarray],
-               params: Mapping[str, np.ndarray]) -> np.ndarray | None:  # fmt: skip
+    def change(self, due: Mapping[str, Any], key: Key, draws: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
         """Change (N, nv) of velocities where a term was just drawn, if any was; everything else is of all N worlds."""
         kicks = [(term, columns, due[term.name]) for term, columns in self._kicks if term.name in due]
         if not kicks:
             return None
-        result = np.zeros(self._shape)
+        result = zeros(self._shape, self._device)
         for term, columns, rows in kicks:
-            change = params[term.name][rows]  # (n, k)
+            change = some(params[term.name], rows)  # (n, k)
             if columns.ndim == 2:
-                unit = directions(term.name, key.some(rows), draws[term.name][rows], len(columns))
+                unit = directions(term.name, key.some(rows), some(draws[term.name], rows), len(columns))
                 change = change[:, :, None] * unit  # (n, k, 3)
-            result[(rows.reshape(-1, *[1] * columns.ndim), columns)] += change
+            apart = rows.reshape(-1, *[1] * columns.ndim)
+            if self._device is None:
+                result[(apart, columns)] += change
+            else:
+                result[:, columns] += change.masked_fill(~apart, 0.0)
         return result
 
 

@@ -2,9 +2,9 @@
 
 Every function here binds one kind of term to a model: it finds the rows, refuses what can do nothing or can leave the
 valid range, and returns how a draw changes default values. MuJoCo's compiler keeps flags that are true of the default
-alone; a term that breaks one writes the flag too.
+alone; a term that breaks one writes the flag too. mujoco_warp keeps no such flags, so they are apart.
 
-Legend: n worlds, k targets of a term; fields are (n, ...) each.
+Legend: n worlds, k targets of a term; fields are (n, ...) each, numpy's arrays or tensors, as the draws are.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import numpy as np
 
 from ..errors import UsageError
 from .randomization import Term, match
+from .rows import Fixed
 from .whats import WHATS
 
 PAYLOAD_RADIUS = 0.03  # [m] a payload is a solid ball of this size
-Values = dict[str, np.ndarray]
+Values = dict[str, Any]
 
 _JOINT_FIELDS = {"joint_friction": "dof_frictionloss", "joint_damping": "dof_damping", "joint_armature": "dof_armature"}
 _SINGLE = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
@@ -38,7 +39,9 @@ class Change:
 
     size: int  # numbers to draw
     fields: tuple[str, ...] = ()  # of the model, "opt.x" for its options
-    apply: Callable[[Values, np.ndarray], None] | None = None  # writes a draw (n, size) into fields
+    apply: Callable[[Values, Any], None] | None = None  # writes a draw (n, size) into fields
+    flags: tuple[str, ...] = ()  # fields of MuJoCo in C alone that are no longer as the compiler found them
+    mark: Callable[[Values], None] | None = None  # writes those
 
 
 def prepare(spec: mujoco.MjSpec, randomization: Any) -> None:
@@ -81,14 +84,15 @@ def bind(model: mujoco.MjModel, term: Term) -> Change:
 
 
 def _mass(model: mujoco.MjModel, term: Term) -> Change:
-    rows = massive_bodies(model, term)
-    _check_defaults(term, model.body_mass[rows])
+    rows = Fixed(massive_bodies(model, term))
+    _check_defaults(term, model.body_mass[rows.array])
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        old = values["body_mass"][:, rows]
+    def apply(values: Values, drawn: Any) -> None:
+        at = rows.beside(drawn)
+        old = values["body_mass"][:, at]
         new = operate(term, old, drawn)
-        values["body_mass"][:, rows] = new
-        values["body_inertia"][:, rows] *= (new / old)[:, :, None]  # the same shape, made of another material
+        values["body_mass"][:, at] = new
+        values["body_inertia"][:, at] *= (new / old)[:, :, None]  # the same shape, made of another material
 
     return Change(len(rows), ("body_mass", "body_inertia"), apply)
 
@@ -107,14 +111,18 @@ def _centre_of_mass(model: mujoco.MjModel, term: Term) -> Change:
         moved = np.isin(owner, rows) & (frame == _FRAME.mjSAMEFRAME_INERTIA)
         frames[f"{kind}_sameframe"] = np.where(moved, _FRAME.mjSAMEFRAME_INERTIAROT, frame)
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        values["body_ipos"][:, rows] += drawn.reshape(len(drawn), len(rows), 3)
+    fixed = Fixed(rows)
+
+    def apply(values: Values, drawn: Any) -> None:
+        values["body_ipos"][:, fixed.beside(drawn)] += drawn.reshape(len(drawn), len(rows), 3)
+
+    def mark(values: Values) -> None:
         values["body_sameframe"][:, rows] = body_frame[rows]
         for field, frame in frames.items():
             values[field][:] = frame
         values["opt.disableflags"] |= _NO_MIDPHASE  # its boxes are fixed to the centre of mass
 
-    return Change(3 * len(rows), ("body_ipos", "body_sameframe", *frames, "opt.disableflags"), apply)
+    return Change(3 * len(rows), ("body_ipos",), apply, ("body_sameframe", *frames, "opt.disableflags"), mark)
 
 
 def _payload_ball(model: mujoco.MjModel, term: Term) -> Change:
@@ -122,9 +130,11 @@ def _payload_ball(model: mujoco.MjModel, term: Term) -> Change:
     if not len(rows):
         raise UsageError(f"randomization term {term.name!r}: a payload is added before a model is compiled")
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        values["body_mass"][:, rows] = drawn
-        values["body_inertia"][:, rows] = _ball(drawn)[:, :, None]
+    fixed = Fixed(rows)
+
+    def apply(values: Values, drawn: Any) -> None:
+        values["body_mass"][:, fixed.beside(drawn)] = drawn
+        values["body_inertia"][:, fixed.beside(drawn)] = _ball(drawn)[:, :, None]
 
     return Change(len(rows), ("body_mass", "body_inertia"), apply)
 
@@ -147,14 +157,17 @@ def _limit(model: mujoco.MjModel, term: Term) -> Change:
             raise UsageError(f"randomization term {term.name!r}: moving both ends of {name!r} by {term.support[0]:g} "
                              f"leaves nothing of its {width:g} rad")  # fmt: skip
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        ends = values["jnt_range"][:, rows]  # (n, k, 2)
+    fixed, outwards = Fixed(rows), Fixed([-1.0, 1.0])
+
+    def apply(values: Values, drawn: Any) -> None:
+        at = fixed.beside(drawn)
+        ends = values["jnt_range"][:, at]  # (n, k, 2)
         by = drawn.reshape(ends.shape)
-        outwards = np.array([-1.0, 1.0])
-        middle = ends.mean(axis=-1, keepdims=True)
-        values["jnt_range"][:, rows] = (
-            middle + (ends - middle) * by if term.operation == "scale" else ends + outwards * by
-        )
+        if term.operation == "scale":
+            middle = ends.mean(-1)[..., None]
+            values["jnt_range"][:, at] = middle + (ends - middle) * by
+        else:
+            values["jnt_range"][:, at] = ends + outwards.beside(drawn) * by
 
     return Change(2 * len(rows), ("jnt_range",), apply)
 
@@ -169,12 +182,13 @@ def _offset(model: mujoco.MjModel, term: Term) -> Change:
     pairs = [(i, list(joints).index(model.actuator_trnid[i, 0])) for i in range(model.nu)
              if model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_JOINT and model.actuator_trnid[i, 0] in joints
              and model.actuator_biasprm[i, 1] != 0]  # fmt: skip
-    actuators, columns = np.array([p[0] for p in pairs], int), np.array([p[1] for p in pairs], int)
-    gear = model.actuator_gear[actuators, 0]
+    actuators, columns = (Fixed(np.array([p[i] for p in pairs], int)) for i in (0, 1))
+    gear = Fixed(model.actuator_gear[actuators.array, 0])
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        gain = values["actuator_gainprm"][:, actuators, 0]
-        values["actuator_biasprm"][:, actuators, 0] += gain * gear * drawn[:, columns]
+    def apply(values: Values, drawn: Any) -> None:
+        at = actuators.beside(drawn)
+        gain = values["actuator_gainprm"][:, at, 0] * gear.beside(drawn)
+        values["actuator_biasprm"][:, at, 0] += gain * drawn[:, columns.beside(drawn)]
 
     return Change(len(joints), ("actuator_gainprm", "actuator_biasprm"), apply)
 
@@ -198,17 +212,21 @@ def _size(model: mujoco.MjModel, term: Term) -> Change:
         if model.body_weldid[body] and model.body_geomnum[body] > 1:
             raise UsageError(f"{where} is one of {model.body_geomnum[body]} of its moving body, whose inertia would "
                              "not follow; only a body of one geom changes its size")  # fmt: skip
-    moving = model.body_weldid[bodies] != 0
+    moving = np.flatnonzero(model.body_weldid[bodies])
+    geoms, movers, moved = Fixed(rows), Fixed(moving), Fixed(bodies[moving])
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        values["geom_size"][:, rows] *= drawn[:, :, None]
-        values["geom_rbound"][:, rows] *= drawn
-        values["geom_aabb"][:, rows] *= drawn[:, :, None]
-        values["body_inertia"][:, bodies[moving]] *= drawn[:, moving, None] ** 2
+    def apply(values: Values, drawn: Any) -> None:
+        at, by = geoms.beside(drawn), drawn[:, :, None]
+        values["geom_size"][:, at] *= by
+        values["geom_rbound"][:, at] *= drawn
+        values["geom_aabb"][:, at] *= by
+        values["body_inertia"][:, moved.beside(drawn)] *= by[:, movers.beside(drawn)] ** 2
+
+    def mark(values: Values) -> None:
         values["opt.disableflags"] |= _NO_MIDPHASE  # its boxes have the default's size
 
-    fields = ("geom_size", "geom_rbound", "geom_aabb", "body_inertia", "opt.disableflags")
-    return Change(len(rows), fields, apply)
+    fields = ("geom_size", "geom_rbound", "geom_aabb", "body_inertia")
+    return Change(len(rows), fields, apply, ("opt.disableflags",), mark)
 
 
 # ---- actuators ---------------------------------------------------------------------------------
@@ -219,24 +237,26 @@ def _gain(model: mujoco.MjModel, term: Term) -> Change:
     _check_defaults(term, model.actuator_gainprm[rows, 0])
     if np.any(model.actuator_gainprm[rows, 0] == 0):
         raise UsageError(f"randomization term {term.name!r}: an actuator it names has no gain")
+    fixed = Fixed(rows)
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        old = values["actuator_gainprm"][:, rows, 0]
+    def apply(values: Values, drawn: Any) -> None:
+        at = fixed.beside(drawn)
+        old = values["actuator_gainprm"][:, at, 0]
         new = operate(term, old, drawn)
-        values["actuator_gainprm"][:, rows, 0] = new
-        values["actuator_biasprm"][:, rows, 1] *= new / old  # -kp of a position servo, 0 of a motor
+        values["actuator_gainprm"][:, at, 0] = new
+        values["actuator_biasprm"][:, at, 1] *= new / old  # -kp of a position servo, 0 of a motor
 
     return Change(len(rows), ("actuator_gainprm", "actuator_biasprm"), apply)
 
 
 def _servo_damping(model: mujoco.MjModel, term: Term) -> Change:
     """force = gain ctrl + bias0 + bias1 length + bias2 velocity, with bias2 = -kv."""
-    rows = np.array(match(term, names_of(model, "actuator")))
-    _check_defaults(term, -model.actuator_biasprm[rows, 2])
+    rows = Fixed(match(term, names_of(model, "actuator")))
+    _check_defaults(term, -model.actuator_biasprm[rows.array, 2])
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        bias = values["actuator_biasprm"]
-        bias[:, rows, 2] = -operate(term, -bias[:, rows, 2], drawn)
+    def apply(values: Values, drawn: Any) -> None:
+        bias, at = values["actuator_biasprm"], rows.beside(drawn)
+        bias[:, at, 2] = -operate(term, -bias[:, at, 2], drawn)
 
     return Change(len(rows), ("actuator_biasprm",), apply)
 
@@ -251,11 +271,14 @@ def _strength(model: mujoco.MjModel, term: Term) -> Change:
         raise UsageError(f"randomization term {term.name!r}: actuator {model.actuator(row).name!r} has no force limit; "
                          "a motor's strength is its actuator_gain")  # fmt: skip
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
-        values["actuator_forcerange"][:, rows[of_force]] *= drawn[:, of_force, None]
-        values["jnt_actfrcrange"][:, joint[on_joint]] *= drawn[:, on_joint, None]
+    limited = {"actuator_forcerange": (Fixed(rows[of_force]), Fixed(np.flatnonzero(of_force))),
+               "jnt_actfrcrange": (Fixed(joint[on_joint]), Fixed(np.flatnonzero(on_joint)))}  # fmt: skip
 
-    return Change(len(rows), ("actuator_forcerange", "jnt_actfrcrange"), apply)
+    def apply(values: Values, drawn: Any) -> None:
+        for field, (limits, numbers) in limited.items():
+            values[field][:, limits.beside(drawn)] *= drawn[:, numbers.beside(drawn), None]
+
+    return Change(len(rows), tuple(limited), apply)
 
 
 # ---- the world ---------------------------------------------------------------------------------
@@ -265,7 +288,7 @@ def _option(model: mujoco.MjModel, term: Term) -> Change:
     """gravity: three numbers, along the world's axes; timestep: one."""
     field = f"opt.{term.what}"
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
+    def apply(values: Values, drawn: Any) -> None:
         values[field] = operate(term, values[field], drawn.reshape(values[field].shape))
 
     return Change(WHATS[term.what].numbers, (field,), apply)
@@ -309,20 +332,23 @@ def massive_bodies(model: mujoco.MjModel, term: Term) -> np.ndarray:
 
 
 def _rows_of(model: mujoco.MjModel, term: Term, field: str, rows: np.ndarray, column: int | None = None) -> Change:
-    where = (slice(None), rows) if column is None else (slice(None), rows, column)
-    _check_defaults(term, getattr(model, field)[None][where][0])
+    fixed, rest = Fixed(rows), () if column is None else (column,)
+    _check_defaults(term, getattr(model, field)[(rows, *rest)])
 
-    def apply(values: Values, drawn: np.ndarray) -> None:
+    def apply(values: Values, drawn: Any) -> None:
+        where = (slice(None), fixed.beside(drawn), *rest)
         values[field][where] = operate(term, values[field][where], drawn)
 
     return Change(len(rows), (field,), apply)
 
 
-def operate(term: Term, value: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def operate(term: Term, value: Any, drawn: Any) -> Any:
     """The default `value` as a term of its operation has it with the drawn numbers."""
     if term.operation == "scale":
         return value * drawn
-    return value + drawn if term.operation == "add" else np.broadcast_to(drawn, value.shape)
+    if term.operation == "add":
+        return value + drawn
+    return np.broadcast_to(drawn, value.shape) if isinstance(drawn, np.ndarray) else drawn.expand(value.shape)
 
 
 def _check_defaults(term: Term, default: np.ndarray) -> None:

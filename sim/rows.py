@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,21 @@ def scattered(whole: Mapping[str, Any], rows: Any, part: Mapping[str, Any], num_
             for name, values in part.items()}  # fmt: skip
 
 
+def space(values: Any) -> Any:
+    """The namespace of functions for these arrays: numpy, or torch's in the array API's spelling."""
+    return np if isinstance(values, np.ndarray) else array_namespace(values)
+
+
+def fresh(values: Any) -> Any:
+    """A copy to write into."""
+    return values.copy() if isinstance(values, np.ndarray) else values.clone()
+
+
+def integers(values: Any) -> Any:
+    """Whole numbers as int64."""
+    return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
+
+
 def zeros(shape: tuple[int, ...], device: torch.device | None, dtype: str = "float") -> Any:
     """Zeros of the device's dtype for numbers, or of an integer one such as "int64"; numpy's where there is none."""
     if device is None:
@@ -87,6 +103,25 @@ def on_device(values: Any, device: torch.device | None) -> Any:
     import torch
 
     return torch.tensor(values, dtype=torch.get_default_dtype() if values.dtype.kind == "f" else None, device=device)
+
+
+class Fixed:
+    """A model's array that terms are bound to, as numpy has it, and as a tensor made once for each device."""
+
+    def __init__(self, array: Any):
+        self.array = np.asarray(array)
+        self._there: dict[Any, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def beside(self, values: Any) -> Any:
+        """The array where `values` are."""
+        if isinstance(values, np.ndarray):
+            return self.array
+        if values.device not in self._there:
+            self._there[values.device] = on_device(self.array, values.device)
+        return self._there[values.device]
 
 
 def columns(places: np.ndarray, device: torch.device | None) -> Any:
