@@ -26,10 +26,10 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .engine import LARGEST
-from .warp_device import Recorded, on, require_warp
+from .warp_device import Recorded, can_record, on, require_warp
 from .warp_fields import Fields, suited
 from .warp_reads import Reads
-from .warp_room import allocated, room_for
+from .warp_room import data_for, enough_memory, room_for
 
 
 class WarpEngine:
@@ -42,33 +42,43 @@ class WarpEngine:
 
         varied: fields that `write` will be given. reads: MjData fields that are in `extra` after every step.
         contacts: room for so many a world, on average over the worlds; by default what random play needs.
+        deterministic: whether the same steps must give the same bits, which they do on the CPU alone.
         """
         if num_envs < 1 or num_substeps < 1:
             raise UsageError(f"an engine needs at least one world and one substep, got {num_envs} and {num_substeps}")
         self.device = require_warp(device)
-        import warp as wp
-
+        if deterministic and self.device.type == "cuda":
+            raise UsageError("worlds on a GPU do not repeat to the bit: MuJoCo Warp 3.11 cannot be compiled in Warp's "
+                             "deterministic mode; engine=cpu repeats, and so does this engine on device cpu")  # fmt: skip
         self.num_envs, self.num_substeps = num_envs, num_substeps
         self.model, changed = suited(model)
-        self._fields = Fields(self.model, num_envs, varied, self.device)
-        self._model = self._fields.model
-        self.notes = (*changed, *self._fields.notes)
-        self.room = room_for(self.model, self._model.nxn_geom_pair_filtered.numpy(), "dof_frictionloss" in varied,
-                             contacts)  # fmt: skip
-        self._data = d = allocated(self.model, num_envs, self.room, self.device)
+        one = Fields(self.model, 1, (), self.device)
+        self.room = room_for(self.model, one.pairs, "dof_frictionloss" in varied, contacts)
+        with enough_memory(self.model, num_envs, self.room, self.device):
+            self._fields = Fields(self.model, num_envs, varied, self.device)
+            self._build(tuple(reads))
+        slow = () if self.device.type == "cpu" or can_record(self.device) else (
+            "launches are not recorded as CUDA graphs, since this GPU has no memory pools",)  # fmt: skip
+        self.notes = (*changed, *self._fields.notes, *slow)
+
+    def _build(self, reads: tuple[str, ...]) -> None:
+        import warp as wp
+
+        self._model, n = self._fields.model, self.num_envs
+        self._data = d = data_for(self.model, n, self.room, self.device)
         self.time, self.qpos, self.qvel = (wp.to_torch(array) for array in (d.time, d.qpos, d.qvel))
         self.overflow = wp.to_torch(d.overflow)  # (N,) bits of mujoco_warp's OverflowType, since each world was set
         self._act, self._push = wp.to_torch(d.act), wp.to_torch(d.xfrc_applied)
-        self._default_act = torch.as_tensor(_default_act(model), dtype=torch.float32, device=self.device)
+        self._default_act = torch.as_tensor(mujoco.MjData(self.model).act, dtype=torch.float32, device=self.device)
         self._pushed = False
         self._buffers()
         self._reads = Reads(self.model, self._model, d, reads, self.device)
         self.extra = self._reads.extra
         self._period = Recorded(self._advance, self.device)
         self._constants = Recorded(self._derive, self.device) if self._fields.derived else None
-        everyone = torch.ones(num_envs, dtype=torch.bool, device=self.device)
-        qpos0 = torch.as_tensor(model.qpos0, dtype=torch.float32, device=self.device)
-        self.set_state(everyone, qpos0.expand(num_envs, -1), torch.zeros_like(self.qvel))
+        everyone = torch.ones(n, dtype=torch.bool, device=self.device)
+        qpos0 = torch.as_tensor(self.model.qpos0, dtype=torch.float32, device=self.device)
+        self.set_state(everyone, qpos0.expand(n, -1), torch.zeros_like(self.qvel))
 
     def _buffers(self) -> None:
         """What a recorded period reads and writes besides Warp's own arrays."""
@@ -115,7 +125,7 @@ class WarpEngine:
         for substep in range(self.num_substeps):
             wp.copy(d.ctrl, self._ctrl_wp[substep])
             mjw.step(m, d)
-            wp.launch(contain, self.num_envs, inputs=[qpos, qvel, act, LARGEST],
+            wp.launch(contain, self.num_envs, inputs=[qpos, qvel, act, LARGEST, d.ctrl, mujoco.mjMAXVAL],
                       outputs=[d.qpos, d.qvel, d.act, d.qacc_warmstart, self._broken_wp])  # fmt: skip
         wp.launch(pass_time, self.num_envs, inputs=[time, m.opt.timestep, float(self.num_substeps), self._broken_wp],
                   outputs=[d.time])  # fmt: skip
@@ -155,6 +165,14 @@ class WarpEngine:
 
     # ---- saving ------------------------------------------------------------------------------
 
+    def overflows(self) -> dict[str, int]:
+        """What had no room, and in how many worlds since each was set; waits for the device."""
+        from mujoco_warp._src.types import OverflowType
+
+        bits = self.overflow.cpu()
+        counts = {kind.name.lower(): int(((bits & kind.value) != 0).sum()) for kind in OverflowType}
+        return {name: count for name, count in counts.items() if count}
+
     def state_dict(self) -> dict[str, Any]:
         row = torch.cat([self.time[:, None], self.qpos, self.qvel, self._act], dim=1)
         return {"state": _host(row), "overflow": _host(self.overflow),
@@ -178,10 +196,6 @@ class WarpEngine:
 
     def close(self) -> None:
         """Nothing runs beside this process: memory goes with the engine."""
-
-
-def _default_act(model: mujoco.MjModel) -> np.ndarray:
-    return mujoco.MjData(model).act
 
 
 def _host(values: Tensor) -> np.ndarray:

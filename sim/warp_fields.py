@@ -61,6 +61,7 @@ class Fields:
         constants = [name for name in _CONSTANTS if self.derived and getattr(model, name).size]
         fields = [name for name in names if not name.startswith("opt.")]
         self.model, self.notes = _put(model, {name: num_envs for name in {*fields, *constants}}, device)
+        self.pairs = self.model.nxn_geom_pair_filtered.numpy()  # of geoms that can touch
         self.views: dict[str, Tensor] = {name: self._view(model, name) for name in names}
         if self.derived:
             self._repeat(self.model.stat, "meaninertia")
@@ -111,6 +112,7 @@ def _batched(model: mujoco.MjModel) -> list[str]:
 def _put(model: mujoco.MjModel, batch_sizes: dict[str, int], device: torch.device) -> tuple[Any, tuple[str, ...]]:
     """The model on the device, and what Warp has to say about it."""
     import mujoco_warp as mjw
+    import warp as wp
 
     try:
         with on(device), warnings.catch_warnings(record=True) as said:
@@ -119,4 +121,8 @@ def _put(model: mujoco.MjModel, batch_sizes: dict[str, int], device: torch.devic
     except (NotImplementedError, ValueError) as error:
         raise UsageError(f"the GPU engine cannot step this model: {error}; simulate it with engine=cpu") from None
     put.opt.warn_overflow = False  # read from `overflow`, not printed from within kernels
-    return put, tuple(str(warning.message) for warning in said)
+    if device.type == "cuda" and not wp.is_conditional_graph_supported():
+        put.opt.graph_conditional = False
+        return put, ("the constraint solver always takes all its iterations, since the driver is older than CUDA 12.4; a "
+                     "newer one lets it end early",)  # fmt: skip
+    return put, tuple(" ".join(str(warning.message).split()) for warning in said)

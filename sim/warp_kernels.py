@@ -15,15 +15,22 @@ def contain(
     qvel_before: wp.array2d(dtype=float),
     act_before: wp.array2d(dtype=float),
     largest: float,
+    ctrl: wp.array2d(dtype=float),
+    largest_ctrl: float,
     qpos: wp.array2d(dtype=float),
     qvel: wp.array2d(dtype=float),
     act: wp.array2d(dtype=float),
     warmstart: wp.array2d(dtype=float),
     broken: wp.array(dtype=bool),
 ):
-    """Put a world back to its state from before where a number is not finite, or was not in this period."""
+    """Put a world back to its state from before where a number is not finite, or was not in this period.
+
+    Commands are looked at too: Warp clamps one that is no number to a limit, where MuJoCo warns.
+    """
     world = wp.tid()
     fine = not broken[world]
+    for i in range(ctrl.shape[1]):
+        fine = fine and wp.abs(ctrl[world, i]) < largest_ctrl
     for i in range(qpos.shape[1]):
         fine = fine and wp.abs(qpos[world, i]) < largest  # False for NaN too
     for i in range(qvel.shape[1]):

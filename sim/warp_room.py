@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,8 @@ def room_for(model: mujoco.MjModel, pairs: np.ndarray, dry: bool, contacts: int 
     """
     near, touching, rows, convex = _most(model, pairs)
     rows += model.nv if dry else 0
+    if contacts is not None and contacts < 1:
+        raise UsageError(f"there must be room for at least one contact, not {contacts}")
     if contacts is None:
         contacts = math.ceil(_MARGIN * max(near, touching)) + 1
         constraints = math.ceil(_MARGIN * rows) + _rows_each(model)
@@ -111,24 +115,26 @@ def _general(model: mujoco.MjModel, pairs: np.ndarray) -> np.ndarray:
 # ---- memory ------------------------------------------------------------------------------------
 
 
-def allocated(model: mujoco.MjModel, num_envs: int, room: Room, device: torch.device) -> Any:
-    """Warp's data for N worlds on the device.
+@contextmanager
+def enough_memory(model: mujoco.MjModel, num_envs: int, room: Room, device: torch.device) -> Iterator[None]:
+    """Around everything that allocates in the size of N worlds.
 
     Raises:
-        UsageError: there is not enough memory.
+        UsageError: there is not enough memory, by what is free beforehand or by what fails.
     """
     needed, free = num_envs * _bytes_each(model, room), free_memory(device)
     if free is not None and needed > free:
         raise _short(num_envs, room, needed, device, f"{_gib(free)} is free")
     try:
-        return _made(model, num_envs, room, device)
+        yield
     except RuntimeError as error:
-        if "allocate" not in str(error):
+        if not any(words in str(error).lower() for words in ("failed to allocate", "out of memory")):
             raise
-        raise _short(num_envs, room, needed, device, "there is not so much in one piece") from None
+        raise _short(num_envs, room, needed, device, "it ran out") from None
 
 
-def _made(model: mujoco.MjModel, num_envs: int, room: Room, device: torch.device) -> Any:
+def data_for(model: mujoco.MjModel, num_envs: int, room: Room, device: torch.device) -> Any:
+    """Warp's data for N worlds on the device."""
     import mujoco_warp as mjw
 
     with on(device):
@@ -139,7 +145,7 @@ def _made(model: mujoco.MjModel, num_envs: int, room: Room, device: torch.device
 def _bytes_each(model: mujoco.MjModel, room: Room) -> int:
     """Memory of one world more: what stays, the solver's, and that of the convex algorithm."""
     cpu = torch.device("cpu")
-    one, two = (_bytes(_made(model, worlds, room, cpu)) for worlds in (1, 2))
+    one, two = (_bytes(data_for(model, worlds, room, cpu)) for worlds in (1, 2))
     solver = 24 * room.constraints + 8 * model.nv**2  # Jaref, jv, quad and changed rows; Hessian and its factor
     faces, vertices = 6 + 5 * model.opt.ccd_iterations, 10 + 2 * model.opt.ccd_iterations  # of its polytope
     return two - one + solver + room.convex * (20 * faces + 16 * vertices)
