@@ -25,11 +25,12 @@ from ..errors import DatasetError, UsageError
 from ..normalizer import Normalizer
 from ..sim.make import make
 from ..spec import Spec
+from .devices import Work, choose_device, say
 from .evaluate import Evaluation
 from .learner import concatenated
 from .offline_core import DataFacts
 from .recipes import fitting_recipe
-from .run import Progress, Run, RunResult, choose_device, new_run_folder, torch_threads
+from .run import Progress, Run, RunResult, new_run_folder, torch_threads
 from .run_folder import RunFolder, describe_machine, read_config
 from .run_settings import FitSettings
 
@@ -66,9 +67,12 @@ def fit(
     """
     chosen = fitting_recipe(algorithm, task, settings or {})
     path = Path(out) if out is not None else new_run_folder(f"{task or 'data'}-{algorithm}-seed{chosen.run.seed}")
-    device, run = choose_device(chosen.run.device), chosen.run
+    run = chosen.run
     assert isinstance(run, FitSettings)
     reference = _reference(run.d4rl, data)
+    where = choose_device(run.device, Work.of(chosen.settings, pictures=bool(getattr(chosen.settings, "camera", ""))))
+    say(where)
+    device = where.device
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(run.torch_threads))
         files = {"data": _described(data), "valid": _described(valid)}
@@ -92,7 +96,7 @@ def fit(
             folder.write_json("config.json", {
                 "algorithm": algorithm, "task": task, "run": asdict(run), "settings": asdict(chosen.settings),
                 "files": files, "mapping": mapping, "weights": weights, "device": str(device),
-                "machine": describe_machine(run.threads)})  # fmt: skip
+                "device_reason": where.why, "machine": describe_machine(run.threads)})  # fmt: skip
         return _Fitting(algorithm, task or "", run, learned, held_out, learner, folder, progress, reference).go(resume)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import PoiseError, RunError, UsageError
+from ..errors import PoiseError, RunError
 from ..keyed import Stream
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .evaluate import Evaluation, evaluate
@@ -243,19 +243,6 @@ class Run(ABC):
         self.folder.open_metrics(info["metrics_size"], self.steps)
         self._plan()
         self.load_own_state(state)
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device for auto, cpu or cuda.
-
-    Raises:
-        UsageError: cuda was asked for and is not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda: torch finds no usable GPU here; use --device cpu, or check the driver")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def new_run_folder(name: str) -> Path:

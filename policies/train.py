@@ -20,9 +20,10 @@ from torch import Tensor
 from ..batch import Step
 from ..sim.make import make
 from . import demos as demonstrations
+from .devices import Chosen, Work, choose_device, say
 from .learner import restart
 from .recipes import Recipe, training_recipe
-from .run import Progress, Run, RunResult, choose_device, new_run_folder, torch_threads
+from .run import Progress, Run, RunResult, new_run_folder, torch_threads
 from .run_folder import RunFolder, describe_machine, read_config
 from .run_settings import RunSettings
 
@@ -59,11 +60,14 @@ def train(
         randomize, demos = config["randomization"] or "none", demonstrations.recorded(config)
     if demos:
         demonstrations.require_takes_demos(algorithm, chosen.settings)
-    device = choose_device(chosen.run.device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(chosen.run.torch_threads))
         env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True)
         stack.callback(env.close)
+        work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
+        where = choose_device(chosen.run.device, work)
+        say(where)
+        device = where.device
         learner = chosen.learner(
             env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps
         )
@@ -71,7 +75,7 @@ def train(
         folder = RunFolder(path, resume)
         stack.callback(folder.close)
         if not resume:
-            config = _config(algorithm, task, chosen, env, device)
+            config = _config(algorithm, task, chosen, env, where)
             config |= {"demos": demonstrations.record(demos)} if demos else {}
             folder.write_json("config.json", config)
         buffer = learner.make_buffer()
@@ -241,13 +245,14 @@ def trained_ranges(env: Any) -> dict[str, Any] | None:
     return randomization_of(env) if search is None else search.ranges().to_json()
 
 
-def _config(algorithm: str, task: str, chosen: Recipe, env, device: torch.device) -> dict[str, Any]:
+def _config(algorithm: str, task: str, chosen: Recipe, env, where: Chosen) -> dict[str, Any]:
     return {
         "algorithm": algorithm,
         "task": task,
         "run": asdict(chosen.run),
         "settings": asdict(chosen.settings),
         "randomization": randomization_of(env),
-        "device": str(device),
+        "device": str(where.device),
+        "device_reason": where.why,
         "machine": describe_machine(chosen.run.threads),
     }
