@@ -44,7 +44,7 @@ from ..batch import Batch, Sample, Step
 from ..errors import RunError, UsageError
 from ..spec import Spec
 from .priorities import Priorities
-from .segments import check_coverage, manifest_contents, read_tensors, write_tensors
+from .segments import check_coverage, manifest_contents, read_tensors, replay_tensors, write_tensors
 from .side_queue import SideQueue
 
 FORMAT = 2
@@ -399,7 +399,8 @@ class Replay:
     def _restore(self, folder: Path, segment: Mapping[str, Any], oldest: int) -> None:
         """Put one segment's rows where they were; those overwritten since are left out."""
         count = segment["end"] - segment["first"]
-        tensors = read_tensors(folder, segment, self._expected(count))
+        columns = {name: (c.shape[2:], c.dtype) for name, c in self._columns.items()}
+        tensors = read_tensors(folder, segment, replay_tensors(self.num_envs, self._groups, columns, count))
         skip = max(0, oldest - segment["first"])
         rows = np.arange(segment["first"] + skip, segment["end"]) % self._rows
         index = self._to(rows)
@@ -418,12 +419,3 @@ class Replay:
         now, after = rows[:-1], rows[1:]
         self._goes_on[now] = self._valid[now] & self._valid[after] & ~done[now]
         self._head_goes_on = self._valid[rows[-1]] & ~done[rows[-1]] if len(rows) > 0 else np.zeros(self.num_envs, bool)
-
-    def _expected(self, steps: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape, without the leading axis of the side queue, and type of every tensor in a file of so many steps."""
-        expected = {f"obs.{g}": ((steps, *ring.shape[1:]), ring.dtype) for g, ring in self._obs.items()}
-        expected |= {name: ((steps, *c.shape[1:]), c.dtype) for name, c in self._columns.items()}
-        expected |= {f"head.{g}": ((self.num_envs, *shape), dtype) for g, (shape, dtype) in self._groups.items()}
-        expected |= {f"side.{g}": ((-1, *shape), dtype) for g, (shape, dtype) in self._groups.items()}
-        return {**expected, "valid": ((steps, self.num_envs), torch.bool), "age": ((steps, self.num_envs), torch.int32),
-                "side.key": ((-1,), torch.int64)}  # fmt: skip

@@ -15,6 +15,8 @@ from torch import Tensor
 from ..errors import RunError
 from ..files import write_durably
 
+Kind = tuple[tuple[int, ...], torch.dtype]
+
 
 def manifest_contents(folder: Path, manifest: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     """(steps, segments) of a manifest, well-formed."""
@@ -37,6 +39,21 @@ def check_coverage(folder: Path, segments: list[dict[str, Any]], oldest: int, st
                        f"found {[(s['first'], s['end']) for s in segments]}; start the run anew")  # fmt: skip
 
 
+def replay_tensors(
+    num_envs: int, groups: Mapping[str, Kind], columns: Mapping[str, Kind], steps: int
+) -> dict[str, Kind]:
+    """Shape and type of every tensor in a file of so many steps; -1 where it is not known beforehand.
+
+    groups, columns: shape and type of what one world has of each.
+    """
+    expected = {f"obs.{g}": ((steps, num_envs, *shape), dtype) for g, (shape, dtype) in groups.items()}
+    expected |= {name: ((steps, num_envs, *shape), dtype) for name, (shape, dtype) in columns.items()}
+    expected |= {f"head.{g}": ((num_envs, *shape), dtype) for g, (shape, dtype) in groups.items()}
+    expected |= {f"side.{g}": ((-1, *shape), dtype) for g, (shape, dtype) in groups.items()}
+    return {**expected, "valid": ((steps, num_envs), torch.bool), "age": ((steps, num_envs), torch.int32),
+            "side.key": ((-1,), torch.int64)}  # fmt: skip
+
+
 def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """A new file, safely on the disk, and what the manifest says of it."""
     data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
@@ -44,9 +61,7 @@ def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dic
     return {"file": name, "bytes": len(data), "crc32": zlib.crc32(data)}
 
 
-def read_tensors(
-    folder: Path, segment: Mapping[str, Any], expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-) -> dict[str, Tensor]:
+def read_tensors(folder: Path, segment: Mapping[str, Any], expected: Mapping[str, Kind]) -> dict[str, Tensor]:
     """The tensors of one file, checked against the manifest and against what this buffer holds."""
     path = folder / segment["file"]
     try:
