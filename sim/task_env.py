@@ -20,23 +20,14 @@ from torch import Tensor
 from ..batch import Step
 from ..errors import SpecError, UsageError
 from ..observe import observe
-from .actuation import ActionFaults, Backlash
 from .adr import AdaptiveRandomization, Search
-from .commands import Commands
-from .cpu import CpuEngine, compile_physics
-from .dynamics import Dynamics
+from .cpu import CpuEngine
 from .engine import Engine
-from .kicks import Kicks
-from .physics_terms import prepare
-from .pushes import Pushes
+from .parts import Parts
 from .randomization import Randomization
-from .readings import Readings
 from .rows import replaced, scattered
-from .schedule import Schedule
-from .sensing import Sensors
 from .stepping import SteppingEngine
 from .task import Key, State, Task
-from .white import White
 
 Arrays = dict[str, np.ndarray]
 
@@ -58,23 +49,13 @@ class TaskEnv:
         self.randomization = randomization or Randomization()
         self.adr = Search(randomization, num_envs) if isinstance(randomization, AdaptiveRandomization) else None
         varied = self.randomization if self.adr is None else self.adr.randomization.widest()
-        description = task.model()
-        description.option.timestep = task.physics_dt
-        prepare(description, varied)
-        model = compile_physics(description)
-        self.dynamics = Dynamics(model, varied, task.spec)
-        substeps = _whole(task.spec.control_dt, task.physics_dt)
-        separate = bool(self.dynamics.defaults)
-        self.engine = _engine(task, model, num_envs, substeps, threads, separate)
-        self.commands = Commands(task.spec, model, num_envs, substeps, self.dynamics.longest_delay(task.physics_dt))
-        self.white = White(num_envs)
-        self.sensors = Sensors(self.dynamics, num_envs, self.white, task.spec.control_dt)
-        self.readings = Readings(task.spec, varied, num_envs, self.white)
-        self.faults = ActionFaults(varied, num_envs, task.spec.action_dim, self.white)
-        self.backlash = Backlash(model, varied, num_envs)
-        self.schedule = Schedule(varied, num_envs, task.spec.control_dt)
-        self.pushes = Pushes(model, varied, num_envs, task.spec.control_dt)
-        self.kicks = Kicks(model, varied, num_envs)
+        self.parts = parts = Parts(task, varied, num_envs)
+        self.dynamics, self.commands, self.white, self.sensors = (
+            parts.dynamics, parts.commands, parts.white, parts.sensors
+        )  # fmt: skip
+        self.readings, self.faults, self.backlash = parts.readings, parts.faults, parts.backlash
+        self.schedule, self.pushes, self.kicks = parts.schedule, parts.pushes, parts.kicks
+        self.engine = _engine(task, parts, num_envs, threads)
         self.bad_worlds = 0  # worlds that broke since this env was made
         self.params: Arrays = {}  # randomization term -> (N, k) of the present episodes
         self.memory: Arrays = {}
@@ -165,9 +146,7 @@ class TaskEnv:
             "episodes": self.episodes,
             "steps": self.steps,
             "engine": self.engine.state_dict(),
-            "commands": self.commands.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "faults": {name: part.state_dict() for name, part in self._faulty().items()},
+            "parts": self.parts.state_dict(),
             "memory": dict(self.memory),
             "measured": dict(zip(("qpos", "qvel"), self._measured, strict=True)),
             "obs": {group: values.copy() for group, values in self._obs.items()},
@@ -182,18 +161,15 @@ class TaskEnv:
         self._seed, self.bad_worlds = int(state["seed"]), int(state["bad_worlds"])
         self.white.seed(self._seed)
         self.engine.load_state_dict(state["engine"])
-        self.commands.load_state_dict(state["commands"])
+        self.parts.load_state_dict(state["parts"])
         self.worlds, self.episodes, self.steps = (np.array(state[k]) for k in ("worlds", "episodes", "steps"))
         self.memory = {k: np.array(v) for k, v in state["memory"].items()}
-        self.schedule.load_state_dict(state["schedule"])
         if self.adr is None:
             self._draw(self._all)
         else:
             self.adr.load_state_dict(state["adr"])
             self._apply(self._all, {name: np.array(values) for name, values in state["params"].items()})
         self.white.prepare(self._all, self.worlds, self.episodes, self.steps)
-        for name, part in self._faulty().items():
-            part.load_state_dict(state["faults"][name])
         self._measured = np.array(state["measured"]["qpos"]), np.array(state["measured"]["qvel"])
         self._obs = {k: np.array(v) for k, v in state["obs"].items()}
         return _tensors(self._obs)
@@ -240,11 +216,6 @@ class TaskEnv:
             act = self.faults.apply(act, self.steps, self.params)
         ctrl = self.commands.step(act, self._measured[0], self._delay)
         return ctrl if self.backlash.none else self.backlash.apply(ctrl, self.params)
-
-    def _faulty(self) -> dict[str, Any]:
-        """What remembers something of an episode's faults."""
-        return {"sensors": self.sensors, "readings": self.readings, "actions": self.faults, "backlash": self.backlash,
-                "pushes": self.pushes}  # fmt: skip
 
     def _observe(self, state: State) -> Arrays:
         """Observations of all worlds; remembers what was measured, which the next commands start from."""
@@ -371,11 +342,12 @@ class TaskEnv:
             self._delay[worlds] = self.dynamics.delay(drawn, self.task.physics_dt)
 
 
-def _engine(task: Task, model: Any, num_envs: int, substeps: int, threads: int, separate: bool) -> Engine:
-    """The faster engine where positions and velocities are all that the task reads."""
+def _engine(task: Task, parts: Parts, num_envs: int, threads: int) -> Engine:
+    """The faster engine where positions and velocities are all that the task reads; a model a world where they vary."""
+    separate = bool(parts.dynamics.defaults)
     if reads := tuple(getattr(task, "reads", ())):
-        return SteppingEngine(model, num_envs, substeps, threads, separate, reads)
-    return CpuEngine(model, num_envs, substeps, threads, separate)
+        return SteppingEngine(parts.model, num_envs, parts.substeps, threads, separate, reads)
+    return CpuEngine(parts.model, num_envs, parts.substeps, threads, separate)
 
 
 def _cameras(task: Task, randomization: Randomization, num_envs: int) -> Any:
@@ -389,10 +361,3 @@ def _cameras(task: Task, randomization: Randomization, num_envs: int) -> Any:
 
 def _tensors(arrays: Arrays) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in arrays.items()}
-
-
-def _whole(long: float, short: float) -> int:
-    count = round(long / short)
-    if count < 1 or abs(count * short - long) > 1e-9:
-        raise SpecError(f"control_dt {long:g} s must be a whole multiple of physics_dt {short:g} s")
-    return count
