@@ -1,8 +1,9 @@
 """Task: what a simulated world is about, apart from the engine that steps it.
 
 A task is an MJCF model plus functions over N worlds at once. They are array-agnostic (numpy and torch,
-unchanged), so the same task runs on every engine. This file imports neither torch nor MuJoCo: the arm's
-side reads a task's goal rules too.
+unchanged), so the same task runs on every engine. On a device they are recorded as CUDA graphs: no shape and no
+decision depends on data there, and constants come from `poise.arrays.constant`. This file imports neither torch nor
+MuJoCo: the arm's side reads a task's goal rules too.
 
 Legend: N worlds, n of them (those that start an episode), A action.
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from ...spec import ObsTerm
@@ -18,7 +17,7 @@ from ..randomization import Term
 from ..task import Key, State
 from .arm_terms import arm_readings
 from .geometry import cos_sin, distance
-from .held_goal import met
+from .held_goal import met, none_held
 from .station import Station, add_box, add_place, turn
 
 if TYPE_CHECKING:
@@ -91,11 +90,14 @@ class Drawer(Station):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest, with the cabinet somewhere new and the drawer closed."""
-        n = len(key.worlds)
-        qpos, qvel = self.begin(key, np.zeros((n, 1)))
-        opened = np.concatenate([qpos[:, :-1], np.full((n, 1), OPEN)], axis=1)
-        memory = {"target_pos": self.handle(opened), "tool_pos": self.tool(qpos)[0], "held": np.zeros(n, np.int64)}
+        qpos, qvel = self.begin(key)
+        xp = array_namespace(qpos)
+        opened = xp.concat([qpos[:, :-1], xp.full_like(qpos[:, -1:], OPEN)], axis=1)
+        memory = {"target_pos": self.handle(opened), "tool_pos": self.tool(qpos)[0], "held": none_held(qpos)}
         return qpos, qvel, memory
+
+    def order(self, stand: Any, *more: Any) -> tuple[Any, ...]:
+        return stand, *more, array_namespace(stand).zeros_like(stand[:, :1])  # the drawer, closed
 
     @staticmethod
     def handle(qpos: Any) -> Any:

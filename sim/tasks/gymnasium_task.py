@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...arrays import constant
 from ...errors import UsageError
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
@@ -81,7 +82,7 @@ class GymnasiumTask(ABC):
         nq = len(self._start)
         u = key.uniform("start", nq if self.normal_velocity else nq + self._nv)  # one draw costs as much as two
         speed = key.normal("velocity", self._nv) if self.normal_velocity else 2.0 * u[:, nq:] - 1.0
-        return self._start + self.position_noise * (2.0 * u[:, :nq] - 1.0), self.velocity_noise * speed
+        return constant(self._start, u) + self.position_noise * (2.0 * u[:, :nq] - 1.0), self.velocity_noise * speed
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         return *self._noisy(key), {}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from array_api_compat import array_namespace
+
 from ..task import State
 
 
@@ -23,6 +25,12 @@ class HeldGoal:
     def success(self, state: State) -> Any:
         """The goal has been met at each of the last `success_steps` control steps."""
         return state.memory["held"] >= self.success_steps
+
+
+def none_held(like: Any) -> Any:
+    """`held` where episodes begin: (n,) zeros, beside an array (n, ...) of theirs."""
+    xp = array_namespace(like)
+    return xp.zeros(len(like), dtype=xp.int64, device=like.device)
 
 
 def met(memory: Mapping[str, Any], now: Any) -> Any:

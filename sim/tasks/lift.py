@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from ..task import Key, State
-from .held_goal import met
+from .held_goal import met, none_held
 from .tabletop import Tabletop
 
 # all of the bench's size, which is 1 m for the FR3
@@ -30,7 +29,7 @@ class Lift(Tabletop):
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest and open, with the cube somewhere new."""
         qpos, qvel = self.begin(key, self.on_table(key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH))
-        return qpos, qvel, {"tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64)}
+        return qpos, qvel, {"tool_pos": self.tool(qpos), "held": none_held(qpos)}
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row the cube has been high enough."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from ...spec import ObsTerm
@@ -19,7 +18,7 @@ from ..randomization import Term
 from ..task import Key, State
 from .arm_terms import arm_readings
 from .geometry import cos_sin, distance
-from .held_goal import met
+from .held_goal import met, none_held
 from .station import Station, add_box, add_place, turn
 
 if TYPE_CHECKING:
@@ -74,9 +73,9 @@ class Peg(Station):
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest, with the block somewhere new and the peg held anew."""
         qpos, qvel = self.begin(key, OFFSET * (2.0 * key.uniform("peg", 2) - 1.0))
-        return qpos, qvel, {"tip": self.from_hole(qpos), "held": np.zeros(len(qpos), np.int64)}
+        return qpos, qvel, {"tip": self.from_hole(qpos), "held": none_held(qpos)}
 
-    def order(self, stand: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+    def order(self, stand: Any, *more: Any) -> tuple[Any, ...]:
         return *more, stand
 
     def tip(self, qpos: Any) -> Any:

@@ -29,7 +29,7 @@ class InvertedPendulum(GymnasiumTask):
         return {"position": state.qpos, "velocity": state.qvel}
 
     def reward(self, state: State, action: Any) -> Any:
-        return 1.0 * (abs(state.qpos[:, 1]) <= 0.2)
+        return array_namespace(state.qpos).astype(abs(state.qpos[:, 1]) <= 0.2, state.qpos.dtype)
 
     def terminated(self, state: State) -> Any:
         return abs(state.qpos[:, 1]) > 0.2

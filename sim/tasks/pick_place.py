@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
+from ...arrays import constant
 from ..task import Key, State
-from .geometry import distance
-from .held_goal import met
+from .geometry import distance, uniform_in
+from .held_goal import met, none_held
 from .lift import CUBE_HIGH, CUBE_LOW
 from .tabletop import Tabletop
 
@@ -42,12 +42,15 @@ class PickPlace(Tabletop):
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start above the table, at rest and open, with cube and goal somewhere new."""
         qpos, qvel = self.begin(key, self.on_table(key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH))
-        u = key.uniform("target", 4)
-        x, y, z = (np.asarray(TARGET_LOW) + np.subtract(TARGET_HIGH, TARGET_LOW) * u[:, :3]).T
-        target = self.place(x, y, np.where(u[:, 3] < ON_TABLE, 0.0, z)) + np.array([0.0, 0.0, self.bench.half])
-        return qpos, qvel, {
-            "target_pos": target, "tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64),
-        }  # fmt: skip
+        target = self.goal(key.uniform("target", 4))
+        return qpos, qvel, {"target_pos": target, "tool_pos": self.tool(qpos), "held": none_held(qpos)}
+
+    def goal(self, u: Any) -> Any:
+        """Places for the cube's centre (n, 3) [m], from uniform numbers (n, 4) in (0, 1)."""
+        xp = array_namespace(u)
+        at = uniform_in(u[:, :3], TARGET_LOW, TARGET_HIGH)
+        z = xp.where(u[:, 3] < ON_TABLE, 0.0 * at[:, 2], at[:, 2])
+        return self.place(xp.stack([at[:, 0], at[:, 1], z], axis=1)) + constant((0.0, 0.0, self.bench.half), u)
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row the cube has rested at the goal."""

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from ...spec import ActionTerm, ObsTerm, Spec
@@ -20,7 +19,7 @@ from ..randomization import Randomization
 from ..task import Key, State
 from .by_camera import FRAME
 from .geometry import distance
-from .held_goal import HeldGoal, met
+from .held_goal import HeldGoal, met, none_held
 
 if TYPE_CHECKING:
     import mujoco
@@ -46,9 +45,9 @@ def tool_position(joint_pos: Any) -> Any:
 
 def sample_target(uniforms: Any) -> Any:
     """Targets (n, 3) [m] on the table, uniform in radius and angle, from uniform numbers (n, 2) in (0, 1)."""
-    low, high = TARGET_RADIUS
+    xp, (low, high) = array_namespace(uniforms), TARGET_RADIUS
     radius, angle = low + (high - low) * uniforms[:, 0], TARGET_ANGLE * (2.0 * uniforms[:, 1] - 1.0)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), np.full(len(radius), -0.05)], axis=1)
+    return xp.stack([radius * xp.cos(angle), radius * xp.sin(angle), xp.full_like(radius, -0.05)], axis=1)
 
 
 def planar_spec(camera: bool) -> Spec:
@@ -101,9 +100,9 @@ class PlanarReach(HeldGoal):
         memory = {
             "target_pos": sample_target(key.uniform("target", 2)),
             "tool_pos": tool_position(qpos),
-            "held": np.zeros(len(qpos), np.int64),
+            "held": none_held(qpos),
         }
-        return qpos, np.zeros_like(qpos), memory
+        return qpos, array_namespace(qpos).zeros_like(qpos), memory
 
     def observe(self, state: State) -> dict[str, Any]:
         return {

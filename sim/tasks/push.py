@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from ..task import Key, State
 from .geometry import distance
-from .held_goal import met
+from .held_goal import met, none_held
 from .tabletop import Tabletop
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ class Push(Tabletop):
         cube = self.on_table(key.uniform("cube", 2), CUBE_LOW, CUBE_HIGH)
         target = self.on_table(key.uniform("target", 2), TARGET_LOW, TARGET_HIGH)
         qpos, qvel = self.begin(key, cube)
-        return qpos, qvel, {
-            "target_pos": target, "tool_pos": self.tool(qpos), "held": np.zeros(len(qpos), np.int64),
-        }  # fmt: skip
+        return qpos, qvel, {"target_pos": target, "tool_pos": self.tool(qpos), "held": none_held(qpos)}
 
     def advance(self, state: State, action: Any) -> dict[str, Any]:
         """The true tool position, and for how many steps in a row the cube has been on the mark."""

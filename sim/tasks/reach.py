@@ -2,7 +2,7 @@
 
 Actions are joint-position steps at 20 Hz, with no inverse kinematics inside; the arm starts near its home pose
 and the point is uniform in a box in front of it. The hand is rigid here: finger joints would only cost time.
-The goal rules are plain numpy, so the arm's side draws its targets and judges success by the same code.
+The goal rules load no simulator, so the arm's side draws its targets and judges success by the same code.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from ...arrays import constant
 from ...errors import UsageError, unknown_name
 from ...kinematics import forward_kinematics
 from ...robots import FR3, RobotSpec, robot_spec
@@ -22,8 +23,8 @@ from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
 from .arm_terms import arm_action, arm_obs, arm_readings
-from .geometry import distance
-from .held_goal import HeldGoal, met
+from .geometry import distance, uniform_in
+from .held_goal import HeldGoal, met, none_held
 
 if TYPE_CHECKING:
     import mujoco
@@ -59,8 +60,7 @@ ARENAS = {
 
 def sample_target(uniforms: Any, arena: Arena) -> Any:
     """Targets (n, 3) [m] in the arm's box, from uniform numbers in (0, 1) of the same shape."""
-    low, high = np.asarray(arena.low), np.asarray(arena.high)
-    return low + (high - low) * uniforms
+    return uniform_in(uniforms, arena.low, arena.high)
 
 
 def reach_spec(robot: RobotSpec = FR3) -> Spec:
@@ -107,16 +107,17 @@ class Reach(HeldGoal):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start near home, at rest, with a new target."""
-        robot = self.robot
-        qpos = np.asarray(robot.home) + self.arena.spread * (2.0 * key.uniform("start", robot.num_joints) - 1.0)
-        qpos = np.clip(qpos, self.spec.actions[0].low, self.spec.actions[0].high)
+        robot, bounds, u = self.robot, self.spec.actions[0], key.uniform("start", self.robot.num_joints)
+        xp = array_namespace(u)
+        qpos = constant(robot.home, u) + self.arena.spread * (2.0 * u - 1.0)
+        qpos = xp.minimum(xp.maximum(qpos, constant(bounds.low, u)), constant(bounds.high, u))
         tool_pos, _ = forward_kinematics(robot, qpos)
         memory = {
             "target_pos": sample_target(key.uniform("target", 3), self.arena),
             "tool_pos": tool_pos,
-            "held": np.zeros(len(qpos), np.int64),
+            "held": none_held(qpos),
         }
-        return qpos, np.zeros_like(qpos), memory
+        return qpos, xp.zeros_like(qpos), memory
 
     def observe(self, state: State) -> dict[str, Any]:
         return {**arm_readings(self.robot, state), "target_pos": state.memory["target_pos"]}

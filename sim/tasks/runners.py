@@ -30,7 +30,7 @@ class Runner(GymnasiumTask):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         qpos, qvel = self._noisy(key)
-        return qpos, qvel, {"x": qpos[:, 0].copy(), "speed": 0.0 * qpos[:, 0]}
+        return qpos, qvel, {"x": qpos[:, 0] + 0.0, "speed": 0.0 * qpos[:, 0]}
 
     def observe(self, state: State) -> dict[str, Any]:
         velocity = state.qvel

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
+from ...arrays import constant
 from ...errors import unknown_name
 from ...kinematics import forward_kinematics
 from ...robots import robot_spec
@@ -96,14 +97,15 @@ class Station(HeldGoal, ABC):
 
     # ---- an episode --------------------------------------------------------------------------
 
-    def begin(self, key: Key, *more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, key: Key, *more: Any) -> tuple[Any, Any]:
         """qpos and qvel of episodes at rest, the arm near its start and the stand anywhere; `more`: (n, k) each."""
-        arm = self.start_pose + START_SPREAD * (2.0 * key.uniform("start", self.robot.num_joints) - 1.0)
-        stand = np.array(self.place) + np.array(self.spread) * (2.0 * key.uniform("stand", 3) - 1.0)
-        qpos = np.concatenate([arm, *self.order(stand, *more)], axis=1)
-        return qpos, np.zeros_like(qpos)
+        u = key.uniform("start", self.robot.num_joints)
+        xp, arm = array_namespace(u), constant(self.start_pose, u) + START_SPREAD * (2.0 * u - 1.0)
+        stand = constant(self.place, u) + constant(self.spread, u) * (2.0 * key.uniform("stand", 3) - 1.0)
+        qpos = xp.concat([arm, *self.order(stand, *more)], axis=1)
+        return qpos, xp.zeros_like(qpos)
 
-    def order(self, stand: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+    def order(self, stand: Any, *more: Any) -> tuple[Any, ...]:
         """The joints behind the arm's, in the model's order."""
         return stand, *more
 

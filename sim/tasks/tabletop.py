@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
+from ...arrays import constant
 from ...errors import UsageError, unknown_name
 from ...kinematics import forward_kinematics, inverse_kinematics
 from ...robots import RobotSpec, robot_spec
@@ -29,7 +30,7 @@ from ..randomization import Randomization, Term
 from ..task import Key, State
 from .arm_terms import TOOL_ROT, arm_action, arm_obs, arm_ranges, arm_readings
 from .by_camera import groups
-from .geometry import distance
+from .geometry import distance, uniform_in
 from .held_goal import HeldGoal
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Tabletop(HeldGoal, ABC):
         if self.grips and gripper is None:
             raise UsageError(f"{self.name} needs an arm with a gripper, and {robot} has none")
         self._fingers = np.full(len(gripper.joints), gripper.open) if self.grips and gripper else np.zeros(0)
-        self.start_pose = start_pose(self.robot, self.place(*self.start))
+        self.start_pose = start_pose(self.robot, self.place(np.array(self.start)))
 
     # ---- the world ---------------------------------------------------------------------------
 
@@ -137,27 +138,27 @@ class Tabletop(HeldGoal, ABC):
         """[kg] of the cube: 0.1 kg at an edge of 4 cm."""
         return 0.1 * (self.bench.half / 0.02) ** 3
 
-    def place(self, x: Any, y: Any, z: Any) -> np.ndarray:
-        """Points (…, 3) [m, base frame] from coordinates in the bench's frame and size."""
-        b = self.bench
-        return np.stack(np.broadcast_arrays(b.centre + b.size * np.asarray(x), b.size * np.asarray(y),
-                                            b.size * np.asarray(z)), axis=-1)  # fmt: skip
+    def place(self, point: Any) -> Any:
+        """Points (…, 3) [m, base frame] from points in the bench's frame and size."""
+        return constant((self.bench.centre, 0.0, 0.0), point) + self.bench.size * point
 
-    def on_table(self, u: np.ndarray, low: tuple[float, float], high: tuple[float, float]) -> np.ndarray:
+    def on_table(self, u: Any, low: tuple[float, float], high: tuple[float, float]) -> Any:
         """Centres of cubes (n, 3) [m] on the table, uniform in a rectangle of the bench, from uniforms u (n, 2)."""
-        at = np.asarray(low) + (np.asarray(high) - low) * u
-        return self.place(at[:, 0], at[:, 1], 0.0) + np.array([0.0, 0.0, self.bench.half])
+        xp, at = array_namespace(u), uniform_in(u, low, high)
+        centre = xp.concat([at, xp.zeros_like(at[:, :1])], axis=1)
+        return self.place(centre) + constant((0.0, 0.0, self.bench.half), u)
 
     # ---- an episode --------------------------------------------------------------------------
 
-    def begin(self, key: Key, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self, key: Key, cube: Any) -> tuple[Any, Any]:
         """qpos and qvel of episodes with the cube's centre at `cube` (n, 3), turned at random, all at rest."""
-        n = len(cube)
-        arm = self.start_pose + START_SPREAD * (2.0 * key.uniform("start", self.robot.num_joints) - 1.0)
-        yaw = 0.5 * np.pi * (key.uniform("yaw", 1) - 0.5)  # all there are of a cube
-        quat = np.concatenate([np.cos(yaw / 2), np.zeros((n, 2)), np.sin(yaw / 2)], axis=1)
-        qpos = np.concatenate([arm, np.broadcast_to(self._fingers, (n, len(self._fingers))), cube, quat], axis=1)
-        return qpos, np.zeros((n, qpos.shape[1] - 1))
+        xp, u = array_namespace(cube), key.uniform("start", self.robot.num_joints)
+        arm = constant(self.start_pose, u) + START_SPREAD * (2.0 * u - 1.0)
+        half_yaw = 0.25 * np.pi * (key.uniform("yaw", 1) - 0.5)  # all there are of a cube
+        zero = xp.zeros_like(half_yaw)
+        fingers = constant(self._fingers, zero) + zero
+        qpos = xp.concat([arm, fingers, cube, xp.cos(half_yaw), zero, zero, xp.sin(half_yaw)], axis=1)
+        return qpos, xp.zeros_like(qpos[:, 1:])
 
     def tool(self, qpos: Any) -> Any:
         """Where the tool is: (N, 3) [m]."""

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
+from ...arrays import constant
 from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
 from .by_camera import groups
 from .geometry import cos_sin
-from .held_goal import HeldGoal, met
+from .held_goal import HeldGoal, met, none_held
 
 if TYPE_CHECKING:
     import mujoco
@@ -60,9 +60,10 @@ RANDOMIZATION = Randomization((
 
 def sample_angles(uniforms: Any) -> tuple[Any, Any]:
     """Where valves start and where they should stand, each (n,) [rad], from uniform numbers (n, 2) in (0, 1)."""
-    start = VALVE_START * (2.0 * uniforms[:, 0] - 1.0)
+    xp, start = array_namespace(uniforms), VALVE_START * (2.0 * uniforms[:, 0] - 1.0)
     signed = 2.0 * uniforms[:, 1] - 1.0
-    return start, start + np.sign(signed) * (TURN[0] + (TURN[1] - TURN[0]) * np.abs(signed))
+    turn = TURN[0] + (TURN[1] - TURN[0]) * xp.abs(signed)
+    return start, start + xp.where(signed < 0, -turn, turn)
 
 
 def valve_spec(camera: str = "") -> Spec:
@@ -114,12 +115,13 @@ class Valve(HeldGoal):
 
     def reset(self, key: Key, params: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Start at rest with the fingers near home, above the valve, and a new angle to turn it to."""
-        fingers = np.asarray(HOME) + START_SPREAD * (2.0 * key.uniform("start", NUM_JOINTS) - 1.0)
+        u = key.uniform("start", NUM_JOINTS)
+        xp, fingers = array_namespace(u), constant(HOME, u) + START_SPREAD * (2.0 * u - 1.0)
         start, goal = sample_angles(key.uniform("valve", 2))
-        mark = (_TARGET_RADIUS * np.cos(goal), _TARGET_RADIUS * np.sin(goal), np.full(len(goal), _TARGET_HEIGHT))
-        qpos = np.concatenate([fingers, start[:, None]], axis=1)
-        memory = {"goal": goal, "target_pos": np.stack(mark, axis=1), "held": np.zeros(len(goal), np.int64)}
-        return qpos, np.zeros_like(qpos), memory
+        mark = (_TARGET_RADIUS * xp.cos(goal), _TARGET_RADIUS * xp.sin(goal), xp.full_like(goal, _TARGET_HEIGHT))
+        qpos = xp.concat([fingers, start[:, None]], axis=1)
+        memory = {"goal": goal, "target_pos": xp.stack(mark, axis=1), "held": none_held(goal)}
+        return qpos, xp.zeros_like(qpos), memory
 
     def observe(self, state: State) -> dict[str, Any]:
         """Readings from the measured joints; something else measures the valve."""

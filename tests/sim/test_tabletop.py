@@ -56,7 +56,7 @@ def test_episodes_start_at_rest_above_the_table_with_the_cube_on_it(task):
     cube = task.cube(qpos)
     np.testing.assert_allclose(cube[:, 2], task.bench.half)
     module = push if task is PUSH else lift
-    low, high = (task.place(*corner, 0.0)[:2] for corner in (module.CUBE_LOW, module.CUBE_HIGH))
+    low, high = (task.place(np.array([*corner, 0.0]))[:2] for corner in (module.CUBE_LOW, module.CUBE_HIGH))
     assert (cube[:, :2] >= low).all() and (cube[:, :2] <= high).all()
     assert (np.ptp(cube[:, :2], axis=0) > 0.95 * (high - low)).all()
     _, rotation = forward_kinematics(task.robot, task.start_pose)
