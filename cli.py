@@ -192,9 +192,10 @@ def build_parser() -> argparse.ArgumentParser:
     p = add("bench", bench_command, "measure Poise against its peers, interleaved, in CPU-seconds on one thread")
     p.add_argument(
         "what",
-        choices=("sim", "learners", "data", "checkpoint", "control", "faults"),
+        choices=("sim", "learners", "data", "checkpoint", "control", "faults", "gpu"),
         help="sim: the engine; learners: cost of a step; data: sampling from files; checkpoint: what saving costs; "
-        "control: supervisor, deadlines, braking, seams; faults: what emulated arms are put through",
+        "control: supervisor, deadlines, braking, seams; faults: what emulated arms are put through; "
+        "gpu: worlds and learner on one device",
     )
     p.add_argument(
         "--only", metavar="NAME", help="all but checkpoint: only the rows whose name contains this; faults: one backend"
@@ -202,6 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--seconds", type=float, metavar="S", help="seconds of measuring for every row (sim 30, learners 60, data 10)"
     )
+    p.add_argument("--device", choices=("cuda", "cpu"), help="gpu: cpu runs the same rows with a few worlds")
     return parser
 
 

@@ -21,7 +21,10 @@ def bench_command(options) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    wishes = {k: v for k, v in (("only", options.only), ("seconds", options.seconds)) if v is not None}
+    given = (("only", options.only), ("seconds", options.seconds), ("device", options.device))
+    wishes = {k: v for k, v in given if v is not None}
+    if options.device is not None and options.what != "gpu":
+        raise UsageError(f"poise bench {options.what} takes no --device: it measures on the CPU")
     if wishes and options.what == "checkpoint":
         raise UsageError(f"poise bench {options.what} takes neither --only nor --seconds")
     rows = module.rows(**wishes)

@@ -86,8 +86,8 @@ def choose_device(name: str, work: Work | None = None) -> Chosen:
     return Chosen(torch.device("cuda"), f"chosen by auto, since {reason}; {gpu_name()}")
 
 
-def say(chosen: Chosen) -> None:
-    """Tell the user, in one line."""
+def say(chosen: object) -> None:
+    """Tell the user what was chosen, in one line."""
     logging.getLogger("poise.device").info("%s", chosen)
 
 

@@ -41,10 +41,14 @@ class RunSettings(LoopSettings):
     """Of training in simulation."""
 
     num_envs: int = setting(16, "Worlds stepped together.")
+    engine: str = setting(
+        "auto", "What steps them: cpu (MuJoCo in threads), warp (MuJoCo Warp, beside the networks on a GPU), or auto."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.num_envs >= 1, "num_envs", self.num_envs, "at least 1")
+        require(self.engine in ("auto", "cpu", "warp"), "engine", self.engine, "auto, cpu or warp")
 
 
 @dataclass(frozen=True)

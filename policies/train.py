@@ -21,6 +21,7 @@ from ..batch import Step
 from ..sim.make import make
 from . import demos as demonstrations
 from .devices import Chosen, Work, choose_device, say
+from .engines import Engine, choose_engine, engine_device
 from .learner import restart
 from .recipes import Recipe, training_recipe
 from .run import Progress, Run, RunResult, new_run_folder, torch_threads
@@ -53,7 +54,7 @@ def train(
     chosen = training_recipe(algorithm, task, settings or {})
     assert isinstance(chosen.run, RunSettings)
     path = Path(out) if out is not None else new_run_folder(f"{task}-{algorithm}-seed{chosen.run.seed}")
-    randomize = chosen.run.randomize
+    randomize, config = chosen.run.randomize, {}
     if resume:
         config = read_config(path)
         demonstrations.require_unchanged(config)
@@ -62,11 +63,17 @@ def train(
         demonstrations.require_takes_demos(algorithm, chosen.settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(chosen.run.torch_threads))
-        env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True)
+        engine = (
+            Engine(config.get("engine", "cpu"), "as before") if resume else choose_engine(chosen.run, task, randomize)
+        )
+        env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True,
+                   engine=engine.name, device=engine_device(chosen.run))  # fmt: skip
         stack.callback(env.close)
         work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
         where = choose_device(chosen.run.device, work)
         say(where)
+        if engine.name == "warp" or where.device.type == "cuda":
+            say(engine)
         device = where.device
         learner = chosen.learner(
             env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps
@@ -75,7 +82,7 @@ def train(
         folder = RunFolder(path, resume)
         stack.callback(folder.close)
         if not resume:
-            config = _config(algorithm, task, chosen, env, where)
+            config = _config(algorithm, task, chosen, env, where, engine)
             config |= {"demos": demonstrations.record(demos)} if demos else {}
             folder.write_json("config.json", config)
         buffer = learner.make_buffer()
@@ -245,7 +252,7 @@ def trained_ranges(env: Any) -> dict[str, Any] | None:
     return randomization_of(env) if search is None else search.ranges().to_json()
 
 
-def _config(algorithm: str, task: str, chosen: Recipe, env, where: Chosen) -> dict[str, Any]:
+def _config(algorithm: str, task: str, chosen: Recipe, env: Any, where: Chosen, engine: Engine) -> dict[str, Any]:
     return {
         "algorithm": algorithm,
         "task": task,
@@ -254,5 +261,7 @@ def _config(algorithm: str, task: str, chosen: Recipe, env, where: Chosen) -> di
         "randomization": randomization_of(env),
         "device": str(where.device),
         "device_reason": where.why,
+        "engine": engine.name,
+        "engine_reason": engine.why,
         "machine": describe_machine(chosen.run.threads),
     }

@@ -103,6 +103,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 
 
+ENGINES = ("cpu", "warp")
 Randomize = str | os.PathLike[str] | Mapping[str, Any] | Randomization
 
 
@@ -139,28 +140,39 @@ ADAPTERS: dict[str, Callable[[str, int, int, Randomize, int, bool], VecEnv]] = {
 
 
 def make(task: str, num_envs: int = 1, seed: int = 0, randomize: Randomize = "none", threads: int = 0,
-         training: bool = False) -> VecEnv:  # fmt: skip
+         training: bool = False, engine: str = "cpu", device: str = "cuda") -> VecEnv:  # fmt: skip
     """N worlds of a task; call reset(seed) on them before the first step.
 
     randomize: "none", "default" (the task's own, where it has one), "adr" (the same, with ranges that adapt:
         sim/adr.py; its settings may follow, "adr?t_high=0.6"), the path of a JSON file, its data, a Randomization, or
         py:module:attribute for one of yours.
-    threads: for native tasks; 0 takes every core this process may use.
+    threads: for native tasks on the CPU; 0 takes every core this process may use.
     training: whether worlds are for learning from, not for scoring: what a task's name asks of training then holds.
+    engine: of native tasks: "cpu", MuJoCo in threads, or "warp", MuJoCo Warp on `device` ("cuda", or "cpu", which
+        serves tests alone), with tensors that live there.
 
     Raises:
-        UsageError: an unknown task, with the nearest names; a randomization that does not fit the task.
+        UsageError: an unknown task, with the nearest names; a randomization that does not fit the task; an engine that
+            is not here, or that lacks what the task needs.
     """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
     prefix, colon, _ = task.partition(":")
     if colon and prefix in ADAPTERS:
+        if engine != "cpu":
+            raise UsageError(f"{task} is stepped by its own simulator on the CPU; engine={engine} is for Poise's tasks")
         return ADAPTERS[prefix](task, num_envs, seed, randomize, threads, training)
-    from .task_env import TaskEnv
-
     made = load_task(task)
     randomization = randomization_of(randomize, made)
     if isinstance(randomization, AdaptiveRandomization) and not training:
         raise UsageError("ranges that adapt follow a learner (training=True), so a score on them measures nothing; "
                          "score on default, or on the adr.json of the run's folder")  # fmt: skip
+    if engine == "warp":
+        from .device_env import DeviceEnv
+
+        return DeviceEnv(made, num_envs, randomization, seed, device)
+    from .task_env import TaskEnv
+
     return TaskEnv(made, num_envs, randomization, seed, threads)
 
 

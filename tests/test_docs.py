@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/train.md",
     "docs/simulation.md",
+    "docs/gpu.md",
     "docs/tasks.md",
     "docs/tasks-contact.md",
     "docs/randomization.md",

@@ -11,8 +11,8 @@ from typing import Any
 from poise.errors import UsageError, unknown_name
 
 
-def rows_apart(file: str, pairs: Sequence[Any], seconds: float, only: str) -> list[dict[str, Any]]:
-    """The rows whose `what` contains `only`, from `python FILE --row WHAT SECONDS`, which prints one as JSON.
+def rows_apart(file: str, pairs: Sequence[Any], seconds: float, only: str, *more: str) -> list[dict[str, Any]]:
+    """The rows whose `what` contains `only`, from `python FILE --row WHAT SECONDS [more]`, which prints one as JSON.
 
     Raises:
         UsageError: no row is called so, or one could not be measured.
@@ -20,11 +20,12 @@ def rows_apart(file: str, pairs: Sequence[Any], seconds: float, only: str) -> li
     chosen = [pair for pair in pairs if only in pair.what]
     if not chosen:
         raise unknown_name("benchmark", only, [pair.what for pair in pairs])
-    return [_row(file, pair.what, seconds) for pair in chosen]
+    return [_row(file, pair.what, seconds, more) for pair in chosen]
 
 
-def _row(file: str, what: str, seconds: float) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-P", file, "--row", what, str(seconds)], stdout=subprocess.PIPE, text=True)
+def _row(file: str, what: str, seconds: float, more: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, "-P", file, "--row", what, str(seconds), *more]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     last = (done.stdout.splitlines() or [f"the row {what!r} ended with code {done.returncode}"])[-1]
     if done.returncode != 0:
         raise UsageError(last)

@@ -1,0 +1,115 @@
+"""Worlds on a device, here Warp's CPU device: the VecEnv contract, the same episodes as the CPU engine, containment."""
+
+import pytest
+import torch
+from capturable import only_capturable
+from conformance_engines import Tolerance, check_engines
+
+from conformance import check_vec_env
+from poise.errors import SpecError, UsageError
+from poise.sim.device_env import DeviceEnv
+from poise.sim.make import make
+from poise.sim.randomization import Randomization, Term
+from poise.sim.tasks.reach import Reach
+
+
+class ShortReach(Reach):
+    max_episode_steps = 4
+
+
+def short(num_envs: int, randomization: Randomization | None = None) -> DeviceEnv:
+    task = ShortReach("fr3")
+    return DeviceEnv(task, num_envs, task.randomization if randomization is None else randomization, device="cpu")
+
+
+def test_worlds_on_a_device_keep_the_contract_of_a_vec_env():
+    check_vec_env(short, longest=10)
+
+
+@pytest.mark.parametrize("task, tolerance", [
+    ("reach/fr3", Tolerance(1e-4, 1e-3)),
+    ("HalfCheetah-v5", Tolerance(2e-2, 0.5)),
+    ("lift/fr3", Tolerance(1e-3, 5e-2)),
+])  # fmt: skip
+def test_a_task_is_the_same_on_both_engines(task, tolerance):
+    check_engines(task, steps=8, tolerance=tolerance)
+
+
+def test_nothing_in_a_step_waits_for_the_host():
+    env = short(3)
+    env.reset(0)
+    action = torch.zeros(3, 7)
+    for _ in range(5):  # through an episode's end: what is made once is made
+        env.step(action)
+    with only_capturable():
+        for _ in range(5):
+            env.step(action)
+
+
+def test_what_changes_within_an_episode_is_drawn_as_on_the_cpu():
+    within = Randomization((
+        Term("mass", "link_mass", "fr3_link5", range=(0.5, 2.0), when="interval", interval=(0.1, 0.2)),
+        Term("push", "push_force", "fr3_link7", range=(5.0, 20.0), operation="set", when="interval",
+             interval=(0.1, 0.3), duration=0.1),
+        Term("kick", "kick_joint", "fr3_joint2", range=(0.1, 0.3), operation="set", when="interval",
+             interval=(0.1, 0.3)),
+        Term("slack", "backlash", "*", range=(0.0, 0.01), operation="set"),
+        Term("late", "joint_delay", "*", range=(0.0, 0.1), operation="set"),
+        Term("lost", "joint_dropout", "*", range=(0.1, 0.3), operation="set"),
+        Term("hold", "action_hold", range=(0.1, 0.3), operation="set"),
+    ))  # fmt: skip
+    check_engines("reach/fr3", steps=12, randomize=within, tolerance=Tolerance(1e-3, 1e-2))
+
+
+def test_an_action_that_is_none_breaks_its_world_alone_and_is_told_at_the_next_look():
+    env = short(3)
+    env.reset(0)
+    env.step(torch.zeros(3, 7))
+    action = torch.zeros(3, 7)
+    action[1, 2] = float("nan")
+    step = env.step(action)
+    assert step.truncated.tolist() == [False, True, False] and step.reward[1] == 0.0
+    assert torch.isfinite(step.next_obs["state"]).all() and env.bad_worlds == 1
+    with pytest.raises(SpecError, match="must lie in"):
+        env.metrics()
+
+
+class BrokenReach(ShortReach):
+    def reward(self, state, action):
+        reward = super().reward(state, action)
+        return torch.where((state.time > 0.12) & (torch.arange(len(reward)) == 2), float("nan"), reward)
+
+
+def test_a_world_that_breaks_never_reaches_the_learner():
+    env = DeviceEnv(BrokenReach("fr3"), 3, device="cpu")
+    env.reset(0)
+    steps = [env.step(torch.full((3, 7), 0.2)) for _ in range(3)]
+    last = steps[2]
+    assert last.truncated.tolist() == [False, False, True] and last.reward[2] == 0.0
+    assert torch.equal(last.next_obs["state"][2], steps[1].obs["state"][2])
+    assert env.metrics() == {"train/bad_worlds": 1.0, "train/contact_overflow": 0.0}
+
+
+def test_a_single_episode_can_be_played_again():
+    env, alone = short(3), short(1)
+    env.reset(5)
+    for _ in range(ShortReach.max_episode_steps):
+        step = env.step(torch.zeros(3, 7))
+    again = alone.reset(5, worlds=2, episodes=1)
+    assert torch.allclose(again["state"][0], step.obs["state"][2], atol=1e-6)
+
+
+@pytest.mark.parametrize("task, randomize, said", [
+    ("reach/fr3", "adr", "ranges that adapt"),
+    ("reach/planar", "none", "shows pictures"),
+    ("gym:CartPole-v1", "none", "its own simulator"),
+])  # fmt: skip
+def test_what_a_device_has_not_is_refused_with_what_to_do(task, randomize, said):
+    with pytest.raises(UsageError, match=said):
+        make(task, 2, randomize=randomize, training=True, engine="warp", device="cpu")
+
+
+def test_a_machine_without_a_gpu_gets_one_clear_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no CUDA GPU that it can use"):
+        make("reach/fr3", 2, engine="warp")
