@@ -1,7 +1,9 @@
 """RobotSpec: the published facts of an arm, and the arms that Poise knows. SI units throughout.
 
 FR3: Franka Robotics, "FCI documentation, robot limits and interface specifications" (limits) and the
-DH parameters printed there (kinematic chain); hand and tool centre point of the Franka Hand.
+DH parameters printed there (kinematic chain); hand and tool centre point of the Franka Hand; limits of velocity near
+the ends of a joint's range: <position_based_velocity_limits> of the URDF that the robot hands out (libfranka's
+rate_limiting.h has the same numbers).
 UR5e: Universal Robots' ur_description: joint_limits.yaml, default_kinematics.yaml.
 xArm7: UFACTORY's xarm_description. ViperX 300 S: Interbotix' interbotix_xsarm_descriptions, vx300s.urdf.xacro.
 SO-101: SO-ARM100's Simulation/SO101 (chain, ranges); Feetech's data sheet of the STS3215 at 12 V (effort, velocity).
@@ -61,6 +63,8 @@ class RobotSpec:
     modes: tuple[str, ...] = ("joint_pos",)  # action kinds that a driver of this arm takes
     tool_speed: float = 3.0  # [m/s] of the tool centre point
     gripper: Gripper | None = None
+    # of each joint: the ends of its range [rad], c [rad/s] and d [rad/s^2] of real_robot/slowing.py; () no such limits
+    slowing: tuple[tuple[float, float, float, float], ...] = ()
 
     @property
     def num_joints(self) -> int:
@@ -92,7 +96,10 @@ FR3 = RobotSpec(
     workspace_high=(0.9, 0.9, 1.25),
     servo_dt=0.005,
     gripper=Gripper("gripper", ("finger_joint1", "finger_joint2"), closed=0.0, open=0.04, unit="m", width=0.08),
-)
+    slowing=((-2.7501, 2.7501, 0.30, 6.0), (-1.7918, 1.7918, 0.20, 2.585), (-2.9065, 2.9065, 0.20, 3.5),
+             (-3.0481, -0.1458, 0.30, 4.0), (-2.8101, 2.8101, 0.35, 17.0), (0.54092, 4.5205, 0.35, 5.5),
+             (-3.0196, 3.0196, 0.35, 17.0)),
+)  # fmt: skip
 
 _TURN, _BACK = (_H, _H, 0.0, 0.0), (_H, -_H, 0.0, 0.0)  # by 90 and by -90 degrees about x
 _PI = math.pi - 1e-5  # as the ViperX's description rounds it

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..action import shape_command
 from ..robots import RobotSpec
+from .slowing import Slowing
 
 SLACK = 1e-12  # relative, for the rounding of differences
 OWN = 0.95  # share of the acceleration that filling in and catching up use: devices judge 1 ms differences to the digit
@@ -32,6 +33,7 @@ class CommandSpline:
     def __init__(self, robot: RobotSpec, start: np.ndarray):
         self.dt = robot.servo_dt
         self._velocity, self._acceleration = np.array(robot.velocity), np.array(robot.acceleration)
+        self._slowing = Slowing(robot)
         self.restart(start)
 
     def restart(self, pose: np.ndarray) -> None:
@@ -64,6 +66,7 @@ class CommandSpline:
                                       self.dt)  # fmt: skip
             velocity = np.clip(rate + faster, self.velocity - step, self.velocity + step)
             velocity = np.clip(velocity, -self._velocity, self._velocity)
+            velocity = np.clip(velocity, *self._slowing.bounds(self.point))
             self._push(self.point + velocity * self.dt, velocity)
         self._last = np.array(target, np.float64)
 

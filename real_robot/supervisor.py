@@ -8,7 +8,7 @@ The rules, in order, for a command (n,) [rad] that asks where the joints shall b
     finite        no NaN, no infinity
     stale         the reading and the command are recent, and commands do not come twice or out of order
     start         the first command lies near the pose that the arm holds
-    position      inside the joint range, and slow enough to stop inside it (braking distance)
+    position      inside the joint range, and slow enough to stop inside it (braking distance), or slower (slowing.py)
     velocity      |v| <= v_max
     acceleration  |v - v_last| <= a_max dt
     tool_speed    the tool is no faster than the arm's maker or whoever works beside it allows
@@ -27,7 +27,8 @@ that braking from speed v covers in steps of dt, the first step at v included, i
     g(v) = dt [(k + 1) v - s k (k + 1) / 2],                                                                  (1)
 
 piecewise linear and increasing; its inverse is the largest speed at which a limit may be approached. It is exact
-in discrete time: g(v - s) = g(v) - v dt, so one step of braking leaves just enough room for the next.
+in discrete time: g(v - s) = g(v) - v dt, so one step of braking leaves just enough room for the next. Where a maker
+limits the speed near a range's end further, slowing.py says how far, and why braking keeps to it.
 
 Jerk comes last. What the driver is sent is the mean of the last m commands, with m the least for which
 
@@ -53,8 +54,10 @@ from ..robots import RobotSpec
 from .driver import Reading
 from .moving_mean import MovingMean, jerk_periods
 from .self_collision import SelfCollision
+from .slowing import Slowing
 from .tool_box import ToolBox
 
+ROUNDED = 1e-6  # [rad] that a pose at the end of a joint's range may have been rounded beyond it, as to float32
 SAME = 1e-9  # [rad] a command moved by less counts as passed unchanged
 INSIDE = 1.0 - 1e-9  # own limits lie this factor inside the published ones, for the rounding of sums
 WALL = 0.02  # [m] that commands keep from the box's walls; the way back from there may use them up
@@ -128,6 +131,7 @@ class Supervisor:
         self._v_max = np.array(robot.velocity) * INSIDE
         self._a_max = np.array(robot.acceleration) * INSIDE
         self._step = self._a_max * self._dt
+        self._slowing = Slowing(robot)
         self._mean = MovingMean(self.position, jerk_periods(robot))
         self._tool_box = ToolBox(robot, self._step, self._mean.length, tool_speed or robot.tool_speed)
         self._collision = collision
@@ -150,13 +154,13 @@ class Supervisor:
         apart = self.ages.held if apart is None else apart
         limits = zip(self.robot.position_low, self.robot.position_high, strict=True)
         for name, q, m, (low, high) in zip(self.robot.joints, held, measured, limits, strict=True):
-            if not low <= q <= high:
+            if not low - ROUNDED <= q <= high + ROUNDED:
                 raise LimitViolatedError(f"{name} stands at {q:.5g} rad, outside [{low:.5g}, {high:.5g}]; "
                                          "move it back by hand")  # fmt: skip
             if not abs(m - q) <= apart:
                 raise LimitViolatedError(f"{name} is measured at {m:.5g} rad while the device holds {q:.5g} rad; "
                                          f"they may differ by {apart} rad")  # fmt: skip
-        self.position, self.velocity = np.array(held, np.float64), np.zeros(len(held))
+        self.position, self.velocity = np.clip(held, self._low, self._high), np.zeros(len(held))
         self._mean.fill(self.position)
         if outside := self._tool_box.outside(self.position, self.velocity):
             axis, value, limit = outside
@@ -294,6 +298,8 @@ class Supervisor:
         goal = np.minimum(np.maximum(asked, self._low), self._high)
         lowest = np.maximum(np.maximum(-self._v_max, v - self._step), -self._approach(q - self._low))
         highest = np.minimum(np.minimum(self._v_max, v + self._step), self._approach(self._high - q))
+        slowest, fastest = self._slowing.bounds(q)
+        lowest, highest = np.maximum(lowest, slowest * INSIDE), np.minimum(highest, fastest * INSIDE)
         error = goal - q
         wanted = error / dt
         velocity = np.minimum(np.maximum(wanted, lowest), highest)

@@ -8,6 +8,7 @@ command, so one tick / dt in velocity, two / dt^2 in acceleration and four / dt^
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Oracle:
         jerk = (acceleration - self.acceleration) / self.dt
         if ((command < self._low) | (command > self._high)).any():
             self._violated("position", command)
-        elif (np.abs(velocity) > self._fastest).any():
+        elif (np.abs(velocity) > self._fastest).any() or self._too_fast_near_an_end(command, velocity):
             self._violated("velocity", velocity)
         elif (np.abs(acceleration) > self._hardest).any():
             self._violated("acceleration", acceleration)
@@ -60,6 +61,14 @@ class Oracle:
         self.position = np.array(command, np.float64)
         self.velocity, self.acceleration = velocity, acceleration
         return True
+
+    def _too_fast_near_an_end(self, command: np.ndarray, velocity: np.ndarray) -> bool:
+        """Whether a joint approaches the end of its range faster than its maker allows there, where it does."""
+        for q, v, (low, high, offset, deceleration) in zip(command, velocity, self.robot.slowing, strict=False):
+            left = high - q if v > 0.0 else q - low
+            if abs(v) > max(0.0, math.sqrt(max(0.0, 2.0 * deceleration * left)) - offset) + TOLERANCE:
+                return True
+        return False
 
     def restart(self, held: np.ndarray) -> None:
         """The arm stands at (n,) [rad] by its own doing; differences start anew from there."""
