@@ -54,7 +54,8 @@ class Channel:
             try:
                 chunk = self._socket.recv(1 << 16)
             except BlockingIOError:
-                if timeout == 0.0 or not select.select([self._socket], [], [], timeout)[0]:
+                writable = [self._socket] if self._out else []  # what is left over goes out meanwhile
+                if timeout == 0.0 or not any(select.select([self._socket], writable, [], timeout)):
                     return None
                 continue
             except OSError as error:

@@ -26,7 +26,7 @@ from .channel import Channel
 from .robot import Robot
 
 log = logging.getLogger(__name__)
-START_WAIT, FLUSH_WAIT = 60.0, 60.0  # [s]
+START_WAIT, FLUSH_WAIT, END_WAIT = 60.0, 60.0, 2.0  # [s]; the last where the recorder has failed already
 
 
 class Recording:
@@ -83,7 +83,7 @@ class Recording:
         self.flush()
         self._channel.close()
         try:
-            self.process.wait(FLUSH_WAIT)
+            self.process.wait(END_WAIT if self.fault else FLUSH_WAIT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -95,9 +95,10 @@ class Recording:
         self.close()
 
     def _send(self, message: dict[str, Any]) -> None:
+        """Nobody waits for a recorder that hangs: what it does not take stays here until it is too much."""
         if not self.fault:
             try:
-                self._channel.send(message)
+                self._channel.send(message, wait=False)
             except EOFError:
                 self._gone()
 
@@ -120,6 +121,7 @@ class Recording:
             self.process.wait(1.0)
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        how = "hangs" if code is None else how
         self._fail(f"the recorder of {self.path} {how}; the file keeps what was there a moment before")
 
     def _fail(self, why: str) -> None:

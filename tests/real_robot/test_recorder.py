@@ -141,6 +141,20 @@ def test_rows_that_the_recorder_came_too_late_for_are_counted(tmp_path):
         assert h5["log/servo"].attrs["missed"] == other.missed["servo"]
 
 
+def test_nobody_waits_for_a_recorder_that_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr("poise.real_robot.channel.BACKLOG", 100_000)
+    with Robot("twin:fr3", in_process=True) as robot:
+        recording = Recording(tmp_path / "out.hdf5", reach_spec(), environment("x"), robot)
+        os.kill(recording.process.pid, signal.SIGSTOP)
+        began, steps = time.monotonic(), 0
+        while not recording.fault and steps < 20_000:
+            recording.step({"state": np.zeros(24)}, {"rewards": 0.0})
+            steps += 1
+        assert "hangs" in recording.fault and steps > 100
+        recording.close()
+        assert time.monotonic() - began < 10.0 and recording.process.returncode == -signal.SIGKILL
+
+
 def test_what_cannot_be_written_is_refused_before_anything_moves(tmp_path):
     (tmp_path / "taken.hdf5").write_text("mine")
     with Robot("twin:fr3", in_process=True) as robot:
