@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import LimitViolatedError, NotConnectedError, RobotError, UsageError, unknown_name
 from ..robots import FR3
 from .driver import Reading
-from .emulators.side_line import SideLine
+from .emulators.side_line import Sided, SideLine
 from .franka_gripper import WIDTH
 from .franka_loop import TARGET, State
 
@@ -38,7 +38,7 @@ assert FR3.gripper is not None
 FINGERS = 2.0  # a width of the hand is this much of one finger's way
 
 
-class Franka:
+class Franka(Sided):
     """One FR3 with or without (gripper=0) the Franka Hand."""
 
     robot = FR3
@@ -125,13 +125,8 @@ class Franka:
             self._wait(lambda: not self._newest().fault, RECOVERY_WAIT, f"does not recover from {self._newest().fault}")
         self._target = self._newest().target.copy()
 
-    def truth(self) -> dict[str, np.ndarray]:
+    def _before_side(self) -> None:
         self._open_arm()
-        return self._side.truth() if self._side else {}
-
-    def counters(self) -> dict[str, int]:
-        self._open_arm()
-        return self._side.counters() if self._side else {}
 
     def close(self) -> None:
         self._end()

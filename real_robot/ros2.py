@@ -26,14 +26,14 @@ import numpy as np
 from ..errors import NotConnectedError, RobotError, UsageError, unknown_name
 from ..robots import RobotSpec, robot_spec
 from .driver import Reading
-from .emulators.side_line import SideLine
+from .emulators.side_line import Sided, SideLine
 from .ramp import ramp
 from .ros2_node import RosNode
 
 FOUND_WAIT = 5.0  # [s] for publishers, the controller and its order of joints to be discovered
 STALE = 0.25  # [s] the newest joint states may be that old
 VIRTUAL_WAIT = 2.0  # [s] for an emulator on its own clock to answer a command with joint states
-GAP = 0.1  # [s] between commands to a moving arm, after which a watchdog may have stopped it
+GAP = 0.06  # [s] between commands to a moving arm, after which its watchdog (0.1 s) may stop it before the next arrives
 SETTLE = 0.5  # [s] of joint states to let pass before the held pose is taken: a watchdog may be braking the arm
 QUEUE = 10  # messages of a topic that wait: other arms may tell theirs on the same one
 DEAF, APART = 0.1, 1e-4  # [s] that a followed pose may rest [rad] away from the command
@@ -52,7 +52,7 @@ class _States(NamedTuple):
     gripper_pos: float
 
 
-class Ros2:
+class Ros2(Sided):
     """One arm by its topics."""
 
     def __init__(self, device: str, options: dict[str, str] | None = None):
@@ -303,10 +303,5 @@ class Ros2:
 
     # ---- emulators ---------------------------------------------------------------------------
 
-    def truth(self) -> dict[str, np.ndarray]:
+    def _before_side(self) -> None:
         self._open_node()
-        return self._side.truth() if self._side else {}
-
-    def counters(self) -> dict[str, int]:
-        self._open_node()
-        return self._side.counters() if self._side else {}

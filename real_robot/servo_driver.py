@@ -26,7 +26,7 @@ from ..errors import LimitViolatedError, NotConnectedError, RobotError, UsageErr
 from .calibration import RAD
 from .driver import Reading
 from .dynamixel import VX300S_ARM, DynamixelBus
-from .emulators.side_line import SideLine
+from .emulators.side_line import Sided, SideLine
 from .feetech import SO101_ARM, FeetechBus
 from .guardian import Guardian
 from .ramp import ramp
@@ -50,7 +50,7 @@ def servo_driver(name: str, path: str, options: Mapping[str, str]) -> ServoDrive
     return ServoDriver(name, path, options)
 
 
-class ServoDriver:
+class ServoDriver(Sided):
     """One arm on one line."""
 
     def __init__(self, name: str, path: str, options: Mapping[str, str]):
@@ -67,6 +67,8 @@ class ServoDriver:
         default = "nominal" if name == "vx300s" or "emulator" in options else ""
         self.calibration = self._arm.calibration(options.get("calibration", default))
         self._zeros, self._signs = self.calibration.zeros, self.calibration.signs
+        ranges = np.array([self.robot.position_low, self.robot.position_high])
+        self._ends = np.sort(self._zeros[:-1] + self._signs[:-1] * ranges / RAD, axis=0)  # (2, n) of the joints [ticks]
         self._ids = [joint.id for joint in self.calibration.servos.values()]
         self._shadows = [servo.id for servo in self._arm.shadows.values()]
         baud = int(_number(options, "baud", 1_000_000))
@@ -124,7 +126,7 @@ class ServoDriver:
         if goal.shape != self._goal.shape or not np.isfinite(goal).all():
             raise LimitViolatedError(f"expected {len(self._goal) - 1} finite joint positions, got {joint_pos_target}")
         places = self._zeros + self._signs * goal / RAD
-        ticks = np.rint(places).astype(int)
+        ticks = self._whole(places)
         ticks[ticks == TICKS] = TICKS - 1  # the end of a joint that turns once around
         if ticks.min() < 0 or ticks.max() >= TICKS:
             worst = self._name(self._ids[int(np.argmax(np.abs(ticks - TICKS / 2)))])
@@ -163,15 +165,9 @@ class ServoDriver:
         if self._guardian is not None:
             self._guardian.start(self._ids)
 
-    def truth(self) -> dict[str, np.ndarray]:
-        self._catch_up()
-        return self._side.truth() if self._side is not None else {}
-
     def counters(self) -> dict[str, int]:
         """What was asked for twice and what was missed all the same; of an emulator its oracle's counts too."""
-        self._catch_up()
-        own = {"retries": self._bus.retries, "missed": self._missed}
-        return {**own, **(self._side.counters() if self._side is not None else {})}
+        return {"retries": self._bus.retries, "missed": self._missed, **super().counters()}
 
     def close(self) -> None:
         if not self._bus.is_open:
@@ -209,6 +205,14 @@ class ServoDriver:
             bus.arm_watchdog(self._ids, self._watchdog)
         self._due = self._spoken = time.monotonic()
 
+    def _whole(self, places: np.ndarray) -> np.ndarray:
+        """(m,) whole ticks: the nearest, but not beyond the end of a joint's range where `places` (m,) is not."""
+        ticks = np.rint(places)
+        low, high = self._ends
+        ticks[:-1] = np.where(ticks[:-1] > high, np.floor(places[:-1]), ticks[:-1])
+        ticks[:-1] = np.where(ticks[:-1] < low, np.ceil(places[:-1]), ticks[:-1])
+        return ticks.astype(int)
+
     def _reading(self, asked: float, states: Mapping[int, ServoState]) -> Reading:
         ticks = np.array([states[servo].position for servo in self._ids], np.float64)
         angles = self._signs * (ticks - self._zeros) * RAD
@@ -237,7 +241,7 @@ class ServoDriver:
         else:
             self._time += self.robot.servo_dt
 
-    def _catch_up(self) -> None:
+    def _before_side(self) -> None:
         """On a virtual clock, wait until the emulator has carried out what was sent; nobody answers a sync write."""
         if not self.realtime and self._bus.is_open:
             self._bus.ping(self._ids[0])

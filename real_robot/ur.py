@@ -33,7 +33,7 @@ import numpy as np
 from ..errors import LimitViolatedError, NotConnectedError, RobotError, UsageError, unknown_name
 from ..robots import UR5E
 from .driver import Reading
-from .emulators.side_line import SideLine
+from .emulators.side_line import Sided, SideLine
 from .ur_process import State
 
 CONNECTS_WITHIN, ANSWERS_WITHIN = 15.0, 10.0  # [s]
@@ -88,7 +88,7 @@ def fault_of(state: State) -> str:
     return "" if state.runtime_state == PLAYING else "program_stopped"
 
 
-class UR:
+class UR(Sided):
     """A UR arm behind the Driver protocol."""
 
     def __init__(self, host: str, options: UROptions | None = None):
@@ -179,12 +179,6 @@ class UR:
             self._request("release_brakes")
             self._until(lambda state: state.robot_mode == RUNNING, POWERED_WITHIN, "does not release its brakes")
         self._start()
-
-    def truth(self) -> dict[str, np.ndarray]:
-        return self._side.truth() if self._side else {}
-
-    def counters(self) -> dict[str, int]:
-        return self._side.counters() if self._side else {}
 
     def close(self) -> None:
         if self._process is None:

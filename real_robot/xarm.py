@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import LimitViolatedError, NotConnectedError, RobotError, UsageError, unknown_name
 from ..robots import XARM7
 from .driver import Reading
-from .emulators.side_line import SideLine
+from .emulators.side_line import Sided, SideLine
 from .xarm_sdk import connected_api, disconnect, error_name
 
 ANSWER_WAIT, VIRTUAL_WAIT = 0.05, 2.0  # [s] for one answer of a box, and of an emulator on its own clock
@@ -44,7 +44,7 @@ BROKEN = -99  # stands for a code where the SDK stumbled over an answer
 OPTIONS = ("emulator", "virtual", "gripper")
 
 
-class XArm:
+class XArm(Sided):
     """One xArm7. gripper=1: the vendor's gripper is mounted (asking for it where it is not latches an error)."""
 
     robot = XARM7
@@ -302,13 +302,8 @@ class XArm:
 
     # ---- emulators ---------------------------------------------------------------------------
 
-    def truth(self) -> dict[str, np.ndarray]:
+    def _before_side(self) -> None:
         self._open_arm()
-        return self._side.truth() if self._side else {}
-
-    def counters(self) -> dict[str, int]:
-        self._open_arm()
-        return self._side.counters() if self._side else {}
 
     def _read_clock(self) -> None:
         """What an emulator's own clock says, which goes on where it brakes by itself."""

@@ -114,3 +114,22 @@ class SideLine:
                 self._file.close()
             self._socket.close()
             self._socket = None
+
+
+class Sided:
+    """What a driver tells by an emulator's side line, `_side`; a real device has none, and knows neither."""
+
+    _side: SideLine | None
+
+    def _before_side(self) -> None:
+        """Called before each question: to refuse while the driver is closed, or to let the emulator catch up."""
+
+    def truth(self) -> dict[str, np.ndarray]:
+        """What only an emulator knows: see Driver."""
+        self._before_side()
+        return self._side.truth() if self._side else {}
+
+    def counters(self) -> dict[str, int]:
+        """The emulator's own counts: see Driver."""
+        self._before_side()
+        return self._side.counters() if self._side else {}

@@ -41,6 +41,7 @@ READY, DONE = 1, 2  # what the script says
 LOCKED = 5.0  # [s] that a protective stop cannot be unlocked, on a wall clock
 STARTS_AFTER = 0.03  # [s] from a script's arrival to its first line, on a wall clock
 TOLD_AGAIN = 0.05  # [s] of the wall's time
+STILL, SETTLE = 0.005, 2000  # [rad/s] that counts as standing, and servo periods for it on a virtual clock
 DELAY = 0.03  # [s] of the fault `delay`
 BUTTONS = {"emergency_stop": EMERGENCY_STOP, "safeguard_stop": SAFEGUARD_STOP}  # in force as long as they are pressed
 
@@ -161,9 +162,12 @@ class URController(Emulator):
     # ---- the arm -----------------------------------------------------------------------------
 
     def brake(self) -> None:
-        """To a standstill under the arm's limit of acceleration, from wherever (1) has it."""
+        """To a standstill under the arm's limit of acceleration, from wherever (1) has it; on a virtual clock at once,
+        until the joints stand, too."""
         self._servo = False
-        while self.virtual and self._velocity.any():
+        for _ in range(SETTLE if self.virtual else 0):
+            if not self._velocity.any() and np.abs(self.arm.joint_vel).max() < STILL:
+                break
             self._advance()
 
     def _advance(self) -> None:

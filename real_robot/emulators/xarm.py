@@ -17,7 +17,6 @@ import errno
 import random
 import selectors
 import socket
-import struct
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ import numpy as np
 
 from ...errors import UsageError
 from .arm import ArmOptions
+from .ports import reset
 from .xarm_box import ERRORS, VERSION, ControlBox, floats
 
 REQUESTS = 502
@@ -95,7 +95,7 @@ class XArmEmulator(ControlBox):
                     self._end(key.fileobj)  # type: ignore[arg-type]
             if self.has("reset"):
                 for line in [*self._requests_in, *self._watchers]:
-                    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    reset(line)
                     self._end(line)
             now = time.monotonic()
             for due, line, answer in [late for late in self._later if late[0] <= now]:

@@ -140,7 +140,7 @@ def drive(robot, periods):
 
 @pytest.mark.parametrize(("fault", "told", "within"), [
     ("controller_gone", "device nobody listens to", 20),
-    ("deaf", "does not follow commands", 30),
+    ("deaf", "does not follow commands", 40),
     ("silent", "device", 1),
 ])  # fmt: skip
 def test_a_robot_latches_what_is_wrong_stands_and_moves_again_when_a_person_says_so(

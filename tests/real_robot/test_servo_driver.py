@@ -43,6 +43,21 @@ def test_in_real_time_writing_waits_for_the_end_of_the_servo_period(name):
 # ---- units ------------------------------------------------------------------------------------
 
 
+def test_a_goal_at_the_end_of_a_joint_is_rounded_to_the_tick_inside():
+    """By hand: the lift's low end of -1.74533 rad are -1137.78 ticks; at -1138 the arm would be held out of its range."""
+    with emulated("so101") as device:
+        driver = driver_at(device.whole_address)
+        driver.open()
+        low = driver.robot.position_low
+        driver.write(np.where(np.arange(5) == 1, low, driver.read().joint_pos_target))
+        driver.counters()
+        assert device.joints[1].get((42, 2)) == 2048 - 1137
+        driver.close()
+        driver.open()
+        assert low[1] <= driver.read().joint_pos_target[1] < low[1] + 0.0016
+        driver.close()
+
+
 def test_radians_become_ticks_and_ticks_radians():
     with emulated("so101") as device:
         driver = driver_at(device.whole_address)
