@@ -9,7 +9,8 @@ idle. Times in milliseconds unless a column says otherwise.
     killed       the policy's process is killed: until the servo period in which the first braking command is sent
     hung         the policy's process is stopped (SIGSTOP): the same
     stop         Robot.stop() in mid-motion: servo periods from its arrival to the first braking command
-    hostile      10,000 bad inputs to each emulated arm by its vendor's client: commands out of limits by its oracle
+    hostile      10,000 bad inputs to each emulated arm by its vendor's client: commands out of limits by its oracle, and
+                 how often the device itself stopped, which on the FR3's wall clock a late answer makes it do
     seams        plans that disagree by 30 mrad, thought out with a delay: the largest change of a command's step, mrad;
                  and as a player does that begins each plan at its first row when it arrives
     wire         servoJ commands a second that arrive at an emulated UR5e through ur-rtde, a second at a time
@@ -240,22 +241,26 @@ def _back(commands: list[float]) -> float:
 
 
 def _hostile(seconds: float) -> list[dict[str, Any]]:
-    """HOSTILE inputs to each emulated arm, on a virtual clock, through control loop, vendor's client and wire."""
+    """HOSTILE inputs to each emulated arm through control loop, vendor's client and wire; franka-sim keeps the wall's
+    clock, the others one of their own."""
     places = {"ur5e": {"host": "127.0.8.1"}, "so101": {}, "vx300s": {}, "xarm7": {"host": "127.0.8.2"},
-              "ros2:fr3": {"link": f"/hostile_{os.getpid()}"}}  # fmt: skip
+              "ros2:fr3": {"link": f"/hostile_{os.getpid()}"}, "fr3": {"host": "127.0.8.3"}}  # fmt: skip
     found = []
     for name, place in places.items():
-        rng, past = np.random.default_rng(1), []
-        with start_emulator(name, virtual=True, **place) as device, Robot(device.address, in_process=True) as robot:
+        rng, past, stops = np.random.default_rng(1), [], 0
+        virtual = name != "fr3"
+        with start_emulator(name, virtual=virtual, **place) as device, Robot(device.address, in_process=True) as robot:
             for _ in range(HOSTILE):
                 asked, at = _bad(rng, robot, past)
                 past = [*past, (asked, at)][-50:]
                 if robot.command(asked, at).rule == "stopped":
+                    stops += " device " in robot.fault
                     robot.clear_fault()
             counts, told = robot.status()["counts"], device.side_line.ask("counters")
         found.append({"row": f"hostile, {name}", "inputs": HOSTILE, "clipped": counts["clipped"],
                       "rejected": counts["rejected"], "arrived": told["arrived"],
-                      "out of limits": told["out_of_limit"]})  # fmt: skip
+                      "out of limits": told["out_of_limit"], "device's stops": stops,
+                      "told": "; ".join(told["told"])})  # fmt: skip
     return found
 
 

@@ -3,12 +3,10 @@
 import socket
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from poise.policies.network_document import expected_tensors
-from poise.policies.policy_file import PolicyFile, write_policy
 from poise.sim.tasks.reach import reach_spec
+from random_policy import write_random
 
 
 @pytest.fixture
@@ -44,13 +42,3 @@ def chunk_policy_path(tmp_path_factory):
     """A random reach policy that plans eight actions at a time."""
     path = tmp_path_factory.mktemp("policy") / "chunks.safetensors"
     return write_random(path, 0.05, replace(reach_spec(), action_horizon=8))
-
-
-def write_random(path, scale, spec=None, task="reach/fr3", **parts):
-    spec = spec or reach_spec()
-    network = {"kind": "mlp", "groups": ["state"], "hidden": [8], "activation": "elu", "head": "tanh", **parts}
-    rng = np.random.default_rng(0)
-    tensors = {name: (scale * rng.normal(size=shape)).astype(np.float32)
-               for name, shape in expected_tensors(spec, network).items()}  # fmt: skip
-    write_policy(path, PolicyFile(spec, "random", network, tensors, {"task": task} if task else {}))
-    return str(path)
