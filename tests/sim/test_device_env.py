@@ -8,7 +8,7 @@ from conformance_engines import Tolerance, check_engines
 from conformance import check_vec_env
 from poise.errors import SpecError, UsageError
 from poise.sim.device_env import DeviceEnv
-from poise.sim.make import make
+from poise.sim.make import TASKS, load_task, make
 from poise.sim.randomization import Randomization, Term
 from poise.sim.tasks.reach import Reach
 
@@ -26,13 +26,19 @@ def test_worlds_on_a_device_keep_the_contract_of_a_vec_env():
     check_vec_env(short, longest=10)
 
 
-@pytest.mark.parametrize("task, tolerance", [
-    ("reach/fr3", Tolerance(1e-4, 1e-3)),
-    ("HalfCheetah-v5", Tolerance(2e-2, 0.5)),
-    ("lift/fr3", Tolerance(1e-3, 5e-2)),
-])  # fmt: skip
-def test_a_task_is_the_same_on_both_engines(task, tolerance):
-    check_engines(task, steps=8, tolerance=tolerance)
+@pytest.mark.parametrize("task", ["reach/fr3", "HalfCheetah-v5", "lift/fr3"])
+def test_a_task_is_the_same_on_both_engines(task):
+    check_engines(task, steps=8, tolerance=Tolerance(1e-4, 1e-3))
+
+
+# the leg of an ant that comes down steeply has its friction pyramid turned otherwise on the other engine
+BEFORE_CONTACT = {"Ant-v5": 2}
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("task", [name for name in TASKS if not load_task(name).spec.images])
+def test_every_task_is_the_same_on_both_engines(task):
+    check_engines(task, steps=BEFORE_CONTACT.get(task, 8), tolerance=Tolerance(1e-3, 1e-2))
 
 
 def test_nothing_in_a_step_waits_for_the_host():
