@@ -33,12 +33,14 @@ def test_a_task_is_the_same_on_both_engines(task):
 
 # the leg of an ant that comes down steeply has its friction pyramid turned otherwise on the other engine
 BEFORE_CONTACT = {"Ant-v5": 2}
+# its hand may begin at its own first link: box against box, whose points of contact are found in another way
+LOOSE = {"push/so101": Tolerance(1e-3, 0.1)}
 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("task", [name for name in TASKS if not load_task(name).spec.images])
 def test_every_task_is_the_same_on_both_engines(task):
-    check_engines(task, steps=BEFORE_CONTACT.get(task, 8), tolerance=Tolerance(1e-3, 1e-2))
+    check_engines(task, steps=BEFORE_CONTACT.get(task, 8), tolerance=LOOSE.get(task, Tolerance(1e-3, 1e-2)))
 
 
 def test_nothing_in_a_step_waits_for_the_host():
