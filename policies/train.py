@@ -74,6 +74,8 @@ def train(
         say(where)
         if engine.name == "warp" or where.device.type == "cuda":
             say(engine)
+            for note in getattr(env, "notes", ()):
+                say(f"engine {engine.name}: {note}")
         device = where.device
         learner = chosen.learner(
             env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps

@@ -140,6 +140,11 @@ class DeviceEnv:
         return cloned(self._obs)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the task's model this engine does otherwise, in sentences."""
+        return self.engine.notes
+
+    @property
     def bad_worlds(self) -> int:
         """Worlds that broke since this env was made."""
         return int(self._bad)

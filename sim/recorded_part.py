@@ -66,7 +66,8 @@ class RecordedPart:
         else:
             if self._graph is None:
                 self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):  # recording runs nothing
+                # recording runs nothing; another thread, which evaluates, may use the device meanwhile
+                with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                     self._run()
             self._graph.replay()
 
