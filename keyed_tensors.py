@@ -2,13 +2,15 @@
 
 Words lie in int64, where a product of two of them wraps modulo 2^64 as it should; a shift copies the sign, so high
 halves are masked. What depends on names and sizes alone is made once for a device and never dropped, since a CUDA graph
-that was recorded with it reads it again. The numbers have torch's default dtype, float32.
+that was recorded with it reads it again. The numbers have torch's default dtype, float32. Where the GPU engine has
+loaded Warp, a kernel writes the same numbers in one launch (keyed_warp.py).
 
 Legend: N rows, B blocks of four words: those of all requests beside each other.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -30,11 +32,26 @@ def uniforms(requests: Sequence[Request]) -> list[Tensor]:
     Rounded to float32, a number next to one is the largest below it, so the interval stays open.
     """
     sizes = [size for _, _, _, size, _ in requests]
-    words = philox(requests).flatten(1)  # (N, 4 B)
-    dtype = torch.get_default_dtype()
-    numbers = ((words.to(dtype) + 0.5) * 2.0**-32).clamp_(max=1.0 - torch.finfo(dtype).eps / 2.0)
-    starts = np.cumsum([0, *(4 * _blocks(size) for size in sizes)])
+    counts = [_blocks(size) for size in sizes]
+    if kernels_serve(requests[0][1].device):
+        from . import keyed_warp
+
+        numbers = keyed_warp.numbers(requests, counts)
+    else:
+        numbers = _rounded(philox(requests).flatten(1))  # (N, 4 B)
+    starts = np.cumsum([0, *(4 * count for count in counts)])
     return [numbers[:, start : start + size] for start, size in zip(starts.tolist(), sizes, strict=False)]
+
+
+def kernels_serve(device: torch.device) -> bool:
+    """Whether kernels of Warp may stand for what is many launches in torch."""
+    of_warp = "warp" in sys.modules and device.type in ("cpu", "cuda")
+    return of_warp and torch.get_default_dtype() == torch.float32
+
+
+def _rounded(words: Tensor) -> Tensor:
+    dtype = torch.get_default_dtype()
+    return ((words.to(dtype) + 0.5) * 2.0**-32).clamp_(max=1.0 - torch.finfo(dtype).eps / 2.0)
 
 
 def philox(requests: Sequence[Request]) -> Tensor:

@@ -59,9 +59,11 @@ class Commands:
         self._substeps, self._delay, self._device = num_substeps, longest_delay, device
         self._servos: list[_Servo] = []
         self._controls: list[_Control] = []
+        self._in_one_launch = device is not None and _kernels_serve(device)
         slices = action_slices(spec)
         for term in spec.actions:
-            actuators = columns(_actuators(model, term), device)
+            places = _actuators(model, term)
+            actuators = on_device(places, device) if self._in_one_launch else columns(places, device)
             if term.kind == "control":
                 middle, one = control_value(term, np.zeros(term.size)), control_value(term, np.ones(term.size))
                 self._controls.append(_Control(slices[term.name], actuators, on_device(middle, device),
@@ -118,6 +120,13 @@ class Commands:
         target = joint_pos_target(term, action[:, servo.columns], measured[:, servo.address], last)
         self.target[term.name] = target
         position, velocity = servo.position, servo.velocity
+        if self._in_one_launch:
+            from .warp_commands import shaped
+
+            servo.position, servo.velocity = shaped(position, velocity, target, servo.max_velocity,
+                                                    servo.max_acceleration, self._dt, self._fresh,
+                                                    servo.actuators)  # fmt: skip
+            return
         for substep in range(self._substeps):
             position, velocity = shape_command(position, velocity, target, servo.max_velocity,
                                                servo.max_acceleration, self._dt)  # fmt: skip
@@ -138,6 +147,12 @@ class Commands:
             servo.position = restored(state["position"][servo.term.name], servo.position)
             servo.velocity = restored(state["velocity"][servo.term.name], servo.velocity)
         self._history = restored(state["history"], self._history)
+
+
+def _kernels_serve(device: torch.device) -> bool:
+    from ..keyed_tensors import kernels_serve
+
+    return kernels_serve(device)
 
 
 def _actuators(model: mujoco.MjModel, term: ActionTerm) -> np.ndarray:

@@ -19,11 +19,12 @@ from poise.sim.readings import Readings
 from poise.sim.rows import some
 from poise.sim.schedule import Schedule
 from poise.sim.sensing import Sensors
+from poise.sim.warp_device import require_warp
 from poise.sim.white import White
 from poise.spec import ActionTerm, ObsTerm, Spec
 from tests.capturable import only_capturable
 
-from .side_by_side import CPU, MODEL, SEED, SOURCE, N, assert_equal_runs, first_moment
+from .side_by_side import CPU, MODEL, SEED, SOURCE, STEPS, N, assert_equal_runs, first_moment
 
 DT = 0.02  # [s] four physics steps
 SPEC = Spec(
@@ -37,6 +38,8 @@ SPEC = Spec(
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"], autouse=True)
 def precision(request):
+    """float64 equals numpy nearly to the bit; in float32 kernels of Warp stand for torch where there are some."""
+    require_warp("cpu")
     torch.set_default_dtype(request.param)
     yield
     torch.set_default_dtype(torch.float32)
@@ -268,3 +271,18 @@ def test_every_field_of_a_model():
         assert not np.array_equal(fields[None][name][0], fields[None][name][1]), f"nothing varies {name}"
     with only_capturable():
         dynamics.fields(_params(dynamics, moment))
+
+
+def test_the_kernel_of_commands_writes_what_torch_computes(monkeypatch):
+    torch.set_default_dtype(torch.float32)
+    rng, everyone = np.random.default_rng(0), torch.ones(N, dtype=torch.bool)
+    there = [Commands(SPEC, MODEL, N, 4, 0, CPU)]
+    monkeypatch.setattr("poise.sim.commands._kernels_serve", lambda device: False)
+    there.append(Commands(SPEC, MODEL, N, 4, 0, CPU))
+    start = torch.from_numpy(rng.normal(size=(N, MODEL.nq))).float()
+    for commands in there:
+        commands.reset(everyone, start)
+    for _ in range(STEPS):
+        action = torch.from_numpy(rng.uniform(-1, 1, (N, SPEC.action_dim))).float()
+        kernel, series = (commands.step(action, start, torch.zeros(N)) for commands in there)
+        torch.testing.assert_close(kernel, series, rtol=1e-5, atol=1e-5)
