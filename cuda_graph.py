@@ -11,7 +11,8 @@ Not measured on a GPU: there was none. On a CPU `captured` gives the function ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ Metrics = dict[str, Tensor]
 Function = Callable[..., Metrics]  # of tensors, in place on everything else it touches
 
 WARM_UPS = 3  # real updates, made before recording as everything else would make them
+
+_inside: list[object] = []  # the recording, or the warm-up for one, that is under way: what it calls is a part of it
 
 
 def captured(function: Function, device: torch.device, generators: Sequence[torch.Generator] = ()) -> Function:
@@ -43,6 +46,8 @@ class Captured:
 
     def __call__(self, *inputs: Tensor) -> Metrics:
         """What the function returns for these inputs, which must keep their shapes from call to call."""
+        if _inside:
+            return self._function(*inputs)
         if self._calls < WARM_UPS:
             self._calls += 1
             return self._aside(*inputs)
@@ -59,7 +64,7 @@ class Captured:
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), _as_one(self):
             metrics = self._function(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return metrics
@@ -70,6 +75,16 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph), _as_one(self):
             self._metrics = self._function(*self._inputs)
         self._graph = graph
+
+
+@contextmanager
+def _as_one(graph: Captured) -> Iterator[None]:
+    """Inside, captured functions are called as they are: a recording holds no other."""
+    _inside.append(graph)
+    try:
+        yield
+    finally:
+        _inside.pop()

@@ -117,6 +117,11 @@ class DeviceReplay:
         self._steps += 1
 
     def _put(self, *values: Tensor) -> dict[str, Tensor]:
+        """A step as it comes: what a CUDA graph is made of, which wants metrics."""
+        self._place(*values)
+        return {}
+
+    def _place(self, *values: Tensor) -> None:
         """Columns of a step, observations of every group, then successors, into the rings, all in place."""
         columns, obs = values[: len(COLUMNS)], values[len(COLUMNS) :]
         obs, next_obs = obs[: len(self._groups)], obs[len(self._groups) :]
@@ -140,7 +145,6 @@ class DeviceReplay:
         self._head.copy_(at + 1)
         self._count.add_(1)
         self._retire()
-        return {}
 
     def _retire(self) -> None:
         """Steps whose row, or whose frames, were written over are no longer drawn: two a world at most for an add."""
@@ -329,6 +333,6 @@ class DeviceReplay:
         """Add a row that was saved."""
         values = [row[name] for name in COLUMNS] + [row[f"obs.{g}"] for g in self._groups]
         slot = self._slot(self._count, self._world)
-        self._put(*(x.to(self.device) for x in (*values, *(next_obs[g] for g in self._groups))))
+        self._place(*(x.to(self.device) for x in (*values, *(next_obs[g] for g in self._groups))))
         if self._age is not None:
             self._age[slot] = row["age"].to(self.device)

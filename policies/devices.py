@@ -12,6 +12,7 @@ and the CPU everywhere else. Whichever it is, one line says so, and config.json 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from dataclasses import dataclass
@@ -84,6 +85,17 @@ def choose_device(name: str, work: Work | None = None) -> Chosen:
         return Chosen(torch.device("cpu"), "chosen by auto, since data on the CPU and small gradient steps are faster "
                                            f"here than on the {gpu_name()}; --device cuda takes that")  # fmt: skip
     return Chosen(torch.device("cuda"), f"chosen by auto, since {reason}; {gpu_name()}")
+
+
+def stays_on_device(env: Any, learner: Any) -> bool:
+    """Whether worlds and learner share a device, so that the host need not look at any number of a step.
+
+    The learner has to know how (`on_device` of its make_buffer). Worlds may say so themselves by an attribute of that
+    name; those of a GPU do it by being there.
+    """
+    able = "on_device" in inspect.signature(learner.make_buffer).parameters
+    beside = env.device.type == learner.device.type
+    return able and beside and getattr(env, "on_device", env.device.type != "cpu")
 
 
 def say(chosen: object) -> None:

@@ -65,7 +65,9 @@ class Learner(Protocol):
         """How many updates to make after collecting, `env_steps` having been taken over all worlds so far."""
         ...
 
-    def make_buffer(self) -> Buffer: ...
+    def make_buffer(self) -> Buffer:
+        """Where experience waits. Learners that can work without a look from the host take `on_device` (train.py)."""
+        ...
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One update; metrics as scalars on the learner's device.
@@ -83,9 +85,12 @@ class Learner(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-def restart(state: State, done: Tensor, initial: State) -> State:
-    """`state` with the rows of the worlds that are `done` (N,) as at the start of an episode."""
-    if not done.any():
+def restart(state: State, done: Tensor, initial: State, look: bool = True) -> State:
+    """`state` with the rows of the worlds that are `done` (N,) as at the start of an episode.
+
+    look: whether to ask first if there are any, for which the host would wait for a device.
+    """
+    if look and not done.any():
         return state
     return {k: torch.where(done.to(v.device).view(-1, *[1] * (v.ndim - 1)), initial[k], v) for k, v in state.items()}
 

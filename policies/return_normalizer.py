@@ -39,7 +39,7 @@ class ReturnNormalizer:
             x, goes_on = torch.where(mask, x, 0.0), torch.where(mask, goes_on, 1.0)
         x[:, 0] += self.carry
         returns = scan_forward(x, goes_on.roll(1, -1))
-        self.carry = goes_on[:, -1] * returns[:, -1]
+        self.carry.copy_(goes_on[:, -1] * returns[:, -1])
         self.running.update(returns[..., None], mask)
 
     @property
@@ -51,8 +51,8 @@ class ReturnNormalizer:
         return (reward / self.scale).clamp(-CLIP, CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"running": self.running.state_dict(), "carry": self.carry}
+        return {"running": self.running.state_dict(), "carry": self.carry.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.running.load_state_dict(state["running"])
-        self.carry = state["carry"].to(self.carry.device).clone()
+        self.carry.copy_(state["carry"])

@@ -37,20 +37,20 @@ class RewardScale:
         if mask is not None:
             g = torch.where(mask, g, self._sum)
         self._running.update(g[:, None], mask)
-        self._largest = torch.maximum(self._largest, self._group.largest(g.abs().max()))
-        self._sum = torch.where(done if mask is None else done & mask, 0.0, g)
+        torch.maximum(self._largest, self._group.largest(g.abs().max()), out=self._largest)  # in place, for CUDA graphs
+        self._sum.copy_(torch.where(done if mask is None else done & mask, 0.0, g))
 
     def cover(self, largest: float) -> None:
         """Take in that discounted sums of this size exist, which these worlds have not shown yet."""
-        self._largest = self._largest.clamp_min(largest)
+        self._largest.clamp_min_(largest)
 
     def __call__(self, reward: Tensor) -> Tensor:
         return reward / torch.maximum(self._running.std32[0], self._largest / self.most)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"running": self._running.state_dict(), "sum": self._sum, "largest": self._largest}
+        return {"running": self._running.state_dict(), "sum": self._sum.clone(), "largest": self._largest.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self._sum.device
         self._running.load_state_dict(state["running"])
-        self._sum, self._largest = state["sum"].to(device), state["largest"].to(device)
+        self._sum.copy_(state["sum"])
+        self._largest.copy_(state["largest"])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch, Sample, Step
+from ..datasets.device_replay import DeviceReplay
 from ..datasets.offline import OfflineDataset
 from ..datasets.replay import Replay
 from ..errors import UsageError
@@ -35,6 +36,7 @@ from .random_shift import random_shift
 from .reward_scale import RewardScale
 from .sac_config import SACConfig
 from .sac_core import choose_core
+from .sac_device import Acting, Updates, watched
 from .sac_general import Seen
 
 NOISE, LEFT = "noise", "noise_left"  # in the state: the draw that a world holds on to, and for how many more steps
@@ -81,6 +83,8 @@ class SAC:
             self.rewards = RewardScale(num_envs, config.discount, config.v_max, self.device, group)
         group.agree_(list(self.core.tensors().values()))
         self._hold = _hold_times(config.noise_hold, self.device)
+        self._acting: Acting | None = None
+        self._updates: Updates | None = None
         self._actor_metrics: dict[str, Tensor] = {}  # of the actor's last turn, until its next
         self.steps = 0  # environment steps acted for, over all worlds
         self.updates = 0
@@ -93,7 +97,12 @@ class SAC:
         planned_updates = planned_steps // (self.num_envs * self.collect_steps) * self.config.updates
         return should_compile(self.config.compile, planned_updates, self.device)
 
-    def make_buffer(self) -> Replay:
+    def make_buffer(self, on_device: bool = False) -> Replay | DeviceReplay:
+        """on_device: whether the worlds' tensors lie on the learner's device, so that the host need not look at any:
+        the replay then lies there too, acting is one CUDA graph, and so are the updates of an iteration."""
+        if on_device:
+            self._acting, self._updates = Acting(self), Updates(self)
+            return watched(self._seen, self.num_envs, self.config.capacity, self.generator, self.device, self.rewards)
         if self.rewards is None:
             return Replay(self._seen, self.num_envs, self.config.capacity, self.device)
         return _WatchedReplay(self._seen, self.num_envs, self.config.capacity, self.device, self.rewards)
@@ -124,7 +133,8 @@ class SAC:
         if self._remembers:
             state = initial_history(self._seen, n, lambda shape, dtype: torch.zeros(shape, dtype=getattr(torch, dtype)))
         if self._hold is not None and not self.spec.discrete:
-            state |= {NOISE: torch.zeros(n, self.spec.action_dim), LEFT: torch.zeros(n, 1)}
+            shape, device = (n, self.spec.action_dim), self.device
+            state |= {NOISE: torch.zeros(shape, device=device), LEFT: torch.zeros(n, 1, device=device)}
         return state
 
     @torch.no_grad()
@@ -133,15 +143,21 @@ class SAC:
 
         Returns: the action, nothing for the buffer to keep beside it, the next state.
         """
-        here = next(iter(obs.values())).device
+        n = len(next(iter(obs.values())))
+        random, self.steps = self.steps < self.config.learning_starts, self.steps + n * self._group.size
+        if self._acting is not None and not random:
+            return self._acting(obs, state)
+        return self.explore(obs, state, random)
+
+    def explore(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor], random: bool):
+        """What `act` returns, by tensors alone."""
+        n, here = len(next(iter(obs.values()))), next(iter(obs.values())).device
         after: dict[str, Tensor] = {}
         if self._remembers:
             obs, after = stack_history(self._seen, obs, state)
         vector = self._vector(obs)
         if self.normalizer is not None and vector is not None:
             self.normalizer.update(vector)
-        n = len(next(iter(obs.values())))
-        random, self.steps = self.steps < self.config.learning_starts, self.steps + n * self._group.size
         if self.spec.discrete:
             return self._choose(n, random, vector, obs).to(here), {}, after
         shape = (n, self.spec.action_dim)
@@ -167,7 +183,12 @@ class SAC:
         assert self._hold is not None
         left = state[LEFT].to(self.device)
         over = left <= 0
-        drawn = torch.multinomial(self._hold, len(noise), replacement=True, generator=self.generator)  # 0 is one step
+        if self._acting is None:
+            drawn = torch.multinomial(self._hold, len(noise), replacement=True, generator=self.generator)  # 0: one step
+        else:  # which may wait for the device
+            uniform = torch.rand(len(noise), generator=self.generator, device=self.device)
+            upto = self._hold.cumsum(0)
+            drawn = torch.searchsorted(upto, uniform * upto[-1], right=True).clamp_max(len(upto) - 1)
         noise = torch.where(over, noise, state[NOISE].to(self.device))
         left = torch.where(over, drawn[:, None].to(left.dtype), left - 1)
         return noise, {NOISE: noise, LEFT: left}
@@ -181,19 +202,35 @@ class SAC:
             masked = "a mask" if batch.mask is not None else "no mask"
             raise UsageError(f"sac learns from single transitions, all of them real; got actions of shape "
                              f"{tuple(batch.action.shape)} and {masked}")  # fmt: skip
+        actors_turn = self.updates % self.config.policy_delay == 0
+        metrics = self.learn(batch, actors_turn)
+        if batch.origin is not None:
+            metrics |= _halves(batch)
+        self.updates += 1
+        return self._with_actors(metrics)
+
+    def learn(self, batch: Batch, actors_turn: bool) -> dict[str, Tensor]:
+        """One update, by tensors alone; those of the actor are among its metrics where it has its turn."""
         size = (2 * len(batch.action), 0 if self.spec.discrete else self.spec.action_dim)
         noise = torch.randn(size, generator=self.generator, device=self.device)
         reward = batch.reward if self.rewards is None else self.rewards(batch.reward)
         discount = None if batch.steps is None else self.config.discount**batch.steps
-        actors_turn = self.updates % self.config.policy_delay == 0
-        metrics = self.core.update(self._see(batch.obs), batch.action, reward, self._see(batch.next_obs),
-                                   batch.terminated, discount, noise, actors_turn, self._pair())  # fmt: skip
-        if batch.origin is not None:
-            metrics |= _halves(batch)
-        self.updates += 1
+        return self.core.update(self._see(batch.obs), batch.action, reward, self._see(batch.next_obs),
+                                batch.terminated, discount, noise, actors_turn, self._pair())  # fmt: skip
+
+    @torch.no_grad()
+    def update_from(self, replay: DeviceReplay, count: int) -> dict[str, Tensor]:
+        """`count` updates, each on a batch drawn from a replay on the device, with one launch; their mean metrics."""
+        assert self._updates is not None, "make_buffer(on_device=True) made no replay yet"
+        metrics = self._updates(replay, count)
+        self.updates += count
+        return self._with_actors(metrics)
+
+    def _with_actors(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same, with those of the actor's last turn where it had none."""
         if self.config.policy_delay == 1:
             return metrics
-        if actors_turn:
+        if any(name.startswith("policy/") for name in metrics):
             self._actor_metrics = {k: v for k, v in metrics.items() if k.startswith("policy/")}
         return {**metrics, **self._actor_metrics}
 

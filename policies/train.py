@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from ..batch import Step
+from ..datasets.device_replay import DeviceReplay
 from ..sim.make import make
 from . import demos as demonstrations
-from .devices import Chosen, Work, choose_device, say
+from .device_statistics import DeviceEpisodeStatistics
+from .devices import Chosen, Work, choose_device, say, stays_on_device
 from .engines import Engine, choose_engine, engine_device
 from .learner import restart
 from .recipes import Recipe, training_recipe
@@ -87,7 +89,7 @@ def train(
             config = _config(algorithm, task, chosen, env, where, engine)
             config |= {"demos": demonstrations.record(demos)} if demos else {}
             folder.write_json("config.json", config)
-        buffer = learner.make_buffer()
+        buffer = learner.make_buffer(on_device=True) if stays_on_device(env, learner) else learner.make_buffer()
         if data is not None:
             if not resume:
                 learner.look_at(data)
@@ -117,9 +119,13 @@ class _Training(Run):
         self.env = env
         self.buffer = buffer
         self.obs: Mapping[str, Tensor] = {}
+        self.on_device = stays_on_device(env, learner)
         self.initial_state = learner.initial_state(env.num_envs)
+        self.episodes: EpisodeStatistics | DeviceEpisodeStatistics = EpisodeStatistics(env.num_envs)
+        if self.on_device:
+            self.initial_state = {name: x.to(env.device) for name, x in self.initial_state.items()}
+            self.episodes = DeviceEpisodeStatistics(env.num_envs, env.device)
         self.state: Mapping[str, Tensor] = self.initial_state  # what a recurrent learner carries
-        self.episodes = EpisodeStatistics(env.num_envs)
 
     def iterate(self) -> None:
         """Collect, then learn."""
@@ -130,10 +136,14 @@ class _Training(Run):
             self.buffer.add(obs, action, extras, step)
             self.episodes.add(step)
             if self.state:
-                self.state = restart(self.state, step.ended, self.initial_state)
+                self.state = restart(self.state, step.ended, self.initial_state, look=not self.on_device)
             self.obs = obs = step.obs
             self.steps += self.env.num_envs
-        for _ in range(self.learner.updates_due(self.steps)):
+        due = self.learner.updates_due(self.steps)
+        if due and isinstance(self.buffer, DeviceReplay):
+            self.metrics.add(self.learner.update_from(self.buffer, due))
+            return
+        for _ in range(due):
             batch = self.buffer.sample(self.learner.request, self.rng)
             metrics = self.learner.update(batch)
             if "priorities" in metrics:
@@ -163,7 +173,7 @@ class _Training(Run):
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         self.episodes.load_state_dict(state["episodes"])
-        self.state = state["act_state"]
+        self.state = {name: x.to(self.initial_state[name].device) for name, x in state["act_state"].items()}
         self.obs = self.env.load_state_dict(state["env"])
 
 

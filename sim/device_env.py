@@ -44,6 +44,7 @@ class DeviceEnv:
     """
 
     adr = None  # ranges that adapt live on the CPU
+    on_device = True  # for the learner: no number of a step need be looked at from the host
 
     def __init__(self, task: Task, num_envs: int, randomization: Randomization | None = None, seed: int = 0,
                  device: torch.device | str = "cuda"):  # fmt: skip
