@@ -36,7 +36,7 @@ VIRTUAL_WAIT = 2.0  # [s] for an emulator on its own clock to answer a command w
 GAP = 0.06  # [s] between commands to a moving arm, after which its watchdog (0.1 s) may stop it before the next arrives
 SETTLE = 0.5  # [s] of joint states to let pass before the held pose is taken: a watchdog may be braking the arm
 QUEUE = 10  # messages of a topic that wait: other arms may tell theirs on the same one
-DEAF, APART = 0.1, 1e-4  # [s] that a followed pose may rest [rad] away from the command
+DEAF, APART = 0.04, 1e-4  # [s] that a followed pose may rest [rad] away from the command: eight of the QUEUE that waits
 OPTIONS = ("namespace", "domain", "states", "commands", "target", "gripper", "emulator", "virtual")
 NAMES = {"states": "joint_states", "commands": "forward_position_controller/commands"}
 
@@ -262,10 +262,12 @@ class Ros2(Sided):
     def _take(self) -> None:
         """All that has arrived meanwhile; waits for new joint states, but not for long."""
         node, last, end = self._open_node(), self._states["states"], time.monotonic() + 1.5 * self.robot.servo_dt
-        for _ in range(QUEUE * len(self._kinds)):
+        quiet = 0
+        for _ in range(2 * QUEUE * len(self._kinds)):
             before = self._heard_of
             node.spin(0.0)
-            if self._heard_of == before:
+            quiet = quiet + 1 if self._heard_of == before else 0
+            if quiet == 2:  # a first time rclpy only says that it has handed out one message a topic
                 break
         while self.realtime and self._states["states"] is last and (left := end - time.monotonic()) > 0.0:
             node.spin(left)

@@ -1,4 +1,4 @@
-"""Who stands around the control process while a policy runs: the policy's own process, and the recorder with its disk."""
+"""Who stands around the control process while a policy runs: the policy's own process, its camera, the recorder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
+from conftest_camera import camera_policy, emulated_camera
 from poise.datasets.episodes import environment
 from poise.policies.runner import Runner
+from poise.real_robot.cameras import Cameras
 from poise.real_robot.deploy import RECORDED
 from poise.real_robot.emulators.launch import Running
 from poise.real_robot.recording import Recording
@@ -29,8 +32,8 @@ from .judge import STOP
 from .scene import STANDS
 
 SIGNALS = ("SIGKILL", "SIGSTOP")
-AROUND = (*((who, what) for who in ("policy", "recorder") for what in SIGNALS), ("recorder", "disk full"))
-TOLD = {"policy": ("process", "policy"), "recorder": ("",)}
+AROUND = (*((who, what) for who in ("policy", "camera", "recorder") for what in SIGNALS), ("recorder", "disk full"))
+TOLD = {"policy": ("process", "policy"), "camera": ("camera",), "recorder": ("",)}
 SAID = {("recorder", "SIGKILL"): "killed by signal 9", ("recorder", "disk full"): "Free some space"}
 HIT, STEPS = 8, 32  # the control step after which a fault comes, and how many an episode has
 DISK = 200_000  # [bytes] that fit
@@ -38,30 +41,89 @@ DISK = 200_000  # [bytes] that fit
 
 def around_control(address: str, running: Running | None, who: str, what: str) -> tuple[str, str]:
     """An episode of a policy apart, recorded, in the middle of which the fault comes, then a whole one: see processes.py."""
-    with tempfile.TemporaryDirectory() as folder, Robot(address) as robot:
-        policy = write_random(Path(folder) / "policy.safetensors", 0.1, reach_spec(robot.spec), "")
-        robot.clear_fault()
-        before = robot.status()["counts"]["out_of_limit"]
-        with _disk(what == "disk full"), _recording(folder, "one", policy, robot) as recording:
-            told, wrong = _with_fault(robot, running, policy, recording, who, what)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        arm = stack.enter_context(_arm(address, who, folder))
+        with _disk(what == "disk full"), arm.recording("one") as recording:
+            told, wrong = _with_fault(arm, running, recording, who, what)
         expected = SAID.get((who, what), "")
         if not wrong and (expected not in recording.fault or (recording.fault and not expected)):
             wrong = f"the recording says {recording.fault!r}, expected {expected!r}"
-        if robot.fault:
-            robot.clear_fault()
+        count = arm.out_of_limit()
+        if who == "camera":  # a camera that is gone takes a new connection
+            stack.close()
+            arm = stack.enter_context(_arm(address, who, folder))
+        elif arm.robot.fault:
+            arm.robot.clear_fault()
         if not wrong:
-            with _recording(folder, "two", policy, robot) as recording:
-                steps, _ = _episode(robot, policy, recording)
-            if steps < STEPS or robot.fault or recording.fault:
-                wrong = f"afterwards: {steps} of {STEPS} steps, {robot.fault or recording.fault}"
-        count = robot.status()["counts"]["out_of_limit"] - before
+            with arm.recording("two") as recording:
+                steps, _ = arm.episode(recording)
+            if steps < STEPS or arm.robot.fault or recording.fault:
+                wrong = f"afterwards: {steps} of {STEPS} steps, {arm.robot.fault or recording.fault}"
+        count = max(count, arm.out_of_limit())
     return told, wrong or (f"{count} commands out of limits" if count else "")
 
 
-def _with_fault(robot: Robot, running: Running | None, policy: str, recording: Recording, who: str,
-                what: str) -> tuple[str, str]:  # fmt: skip
+@dataclass
+class _Arm:
+    """An arm that runs a policy."""
+
+    robot: Robot
+    policy: str
+    folder: Path
+    cameras: Cameras
+    counted: int  # out of limits before
+
+    def out_of_limit(self) -> int:
+        return self.robot.status()["counts"]["out_of_limit"] - self.counted
+
+    def recording(self, name: str) -> Recording:
+        spec = Runner.load(self.policy).spec
+        return Recording(
+            self.folder / f"{name}.hdf5", spec, environment("faults"), self.robot, rings=self.cameras.rings
+        )
+
+    def episode(self, recording: Recording, who: str = "", what: str = "") -> tuple[int, int]:
+        """Steps that were done, and the process that the fault befell."""
+        goal = {} if self.cameras.processes else {"target_pos": [0.3, 0.1, 0.3]}
+        steps, victim = 0, 0
+        self.robot.move_to(self.robot.spec.home, 0.5)
+        for row in self.robot.run_episode(self.policy, goal, STEPS, apart=True):
+            if "last_obs" in row:
+                break
+            recording.step(row["obs"], {**{name: row[name] for name in RECORDED}, "rewards": 0.0}, row["frames"])
+            steps += 1
+            if steps == HIT and what in SIGNALS:
+                victim = self.process(who, recording)
+                os.kill(victim, getattr(signal, what))
+        return steps, victim
+
+    def process(self, who: str, recording: Recording) -> int:
+        if who == "policy":
+            return thinker_of(self.robot)
+        return (recording.process if who == "recorder" else self.cameras.processes["front"]).pid
+
+
+@contextlib.contextmanager
+def _arm(address: str, who: str, folder: str) -> Iterator[_Arm]:
+    """Connected, with a policy of the kind that the fault is about."""
+    with contextlib.ExitStack() as stack:
+        looks: dict[str, str] = {}
+        if who == "camera":
+            looks["front"] = stack.enter_context(emulated_camera(width=320, height=240, fps=20)) + "&max_age=0.5"
+        cameras = stack.enter_context(Cameras(looks, dict.fromkeys(looks, (84, 84))))
+        robot = stack.enter_context(Robot(address, cameras=cameras))
+        if looks:
+            policy, _ = camera_policy(Path(folder), robot.spec, 0.1)
+        else:
+            policy = write_random(Path(folder) / "policy.safetensors", 0.1, reach_spec(robot.spec), "")
+        robot.clear_fault()
+        yield _Arm(robot, policy, Path(folder), cameras, robot.status()["counts"]["out_of_limit"])
+
+
+def _with_fault(arm: _Arm, running: Running | None, recording: Recording, who: str, what: str) -> tuple[str, str]:
     """What was told, and what went wrong; a process that was stopped goes on."""
-    steps, victim = _episode(robot, policy, recording, who, what)
+    steps, victim = arm.episode(recording, who, what)
+    robot = arm.robot
     try:
         told = robot.fault.split()[1].rstrip(":") if robot.fault else ""
         if told not in TOLD[who]:
@@ -72,25 +134,6 @@ def _with_fault(robot: Robot, running: Running | None, policy: str, recording: R
     finally:
         if what == "SIGSTOP":
             os.kill(victim, signal.SIGCONT)
-
-
-def _recording(folder: str, name: str, policy: str, robot: Robot) -> Recording:
-    return Recording(Path(folder) / f"{name}.hdf5", Runner.load(policy).spec, environment("faults"), robot)
-
-
-def _episode(robot: Robot, policy: str, recording: Recording, who: str = "", what: str = "") -> tuple[int, int]:
-    """Steps that were done, and the process that the fault befell."""
-    goal, steps, victim = {"target_pos": [0.3, 0.1, 0.3]}, 0, 0
-    robot.move_to(robot.spec.home, 0.5)
-    for row in robot.run_episode(policy, goal, STEPS, apart=True):
-        if "last_obs" in row:
-            break
-        recording.step(row["obs"], {**{name: row[name] for name in RECORDED}, "rewards": 0.0})
-        steps += 1
-        if steps == HIT and what in SIGNALS:
-            victim = recording.process.pid if who == "recorder" else thinker_of(robot)
-            os.kill(victim, getattr(signal, what))
-    return steps, victim
 
 
 def thinker_of(robot: Robot) -> int:

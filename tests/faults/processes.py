@@ -4,8 +4,10 @@ Each has a row of its own. What must follow:
 
     user       whoever commands: the arm stands within STOP, and the next one who connects moves it
     control    driver and supervisor: the same, by the device's own watchdog or the driver's guardian
-    device     the emulator: the user is told, and once a device is there again it moves
+    device     the emulator: the user is told, and once a device is there again it moves; one that hangs for 0.3 s and
+               goes on stands, and has been sent nothing that is out of its limits
     policy     in a process of its own: latched, the arm stands; clear_fault and a new episode
+    camera     of a policy that looks: latched, the arm stands; a new connection, or the same once frames come again
     recorder   nothing; the recording says what happened to it, or it is whole where it went on
     disk       the recorder's is full: nothing, and the recording says so
 
@@ -36,6 +38,7 @@ from .bench import TRIES
 from .judge import STOP
 from .scene import STANDS
 
+HANG, HANGS = "SIGSTOP for 0.3 s", 0.3  # [s]: what was sent meanwhile arrives late, all at once, or not at all
 START = 20.0  # [s] until a process that was just started has the arm moving, on a busy machine
 USER = """
 import sys, time, numpy as np
@@ -56,7 +59,8 @@ with Robot(sys.argv[1]) as robot:
 def process_faults(backend: str) -> tuple[tuple[str, str], ...]:
     """(who, what) of every fault of a process; a twin dies with its control process, so nothing is left to look at."""
     whose = ("user", "control", "device") if BACKENDS[backend].emulator else ("control",)
-    return (*((who, what) for who in whose for what in SIGNALS), *AROUND)
+    hang = (("device", HANG),) if BACKENDS[backend].emulator else ()
+    return (*((who, what) for who in whose for what in SIGNALS), *hang, *AROUND)
 
 
 def run_process_fault(backend: str, who: str, what: str) -> tuple[str, str, int]:
@@ -99,8 +103,11 @@ def _in_the_way(b: Backend, who: str, what: str) -> tuple[str, str]:
             pid = {"user": user.pid, "control": control, "device": running.process.pid}[who]
             if not _moves(running):
                 return "", "the arm never moved"
-            os.kill(pid, getattr(signal, what))
-            if who != "device":
+            os.kill(pid, getattr(signal, what, signal.SIGSTOP))
+            if what == HANG:
+                time.sleep(HANGS)
+                os.kill(pid, signal.SIGCONT)
+            if who != "device" or what == HANG:
                 if wrong := standing(running, STOP):
                     return "", wrong
             elif what == "SIGKILL":
@@ -109,7 +116,7 @@ def _in_the_way(b: Backend, who: str, what: str) -> tuple[str, str]:
                 time.sleep(STOP)
         finally:
             _end(user, control, running)
-        if who != "device":
+        if who != "device" or what == HANG:
             return "", _moves_again(running.address)
     with start_emulator(b.emulator, host=b.host, link=b.link) as running:
         return "", _moves_again(running.address)

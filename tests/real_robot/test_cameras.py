@@ -1,10 +1,6 @@
 """Cameras over real sockets: stamped, in order, shrunk as a policy wants them, noticed when late, hung or gone."""
 
-import contextlib
 import itertools
-import json
-import subprocess
-import sys
 import time
 import urllib.request
 
@@ -13,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from conftest_camera import camera_policy
+from conftest_camera import camera_policy, emulated_camera
 from poise.datasets.check import check
 from poise.datasets.episodes import EpisodeFile, environment
 from poise.errors import NotConnectedError, SpecError, UsageError
@@ -26,25 +22,13 @@ from poise.real_robot.robot import Robot
 COPIED = ("actions_asked", "actions", "joint_pos_target", "verdict", "t_mono", "t_device")
 
 
-@contextlib.contextmanager
-def emulated(**settings):
-    command = [sys.executable, "-P", "-m", "poise.real_robot.emulators", "camera", "--set"]
-    process = subprocess.Popen(command + [f"{k}={v}" for k, v in settings.items()], stdout=subprocess.PIPE, text=True)
-    try:
-        yield json.loads(process.stdout.readline())["address"]
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 def order(address, word):
     url = address.partition(":")[2].partition("/stream")[0] + f"/do/{word}"
     urllib.request.urlopen(url).close()
 
 
 def test_frames_come_stamped_in_order_and_what_goes_wrong_is_noticed():
-    with emulated(width=320, height=240, fps=20) as address:
+    with emulated_camera(width=320, height=240, fps=20) as address:
         options = "&max_same=5&max_age=1.5"
         with Cameras({"front": address + options}, {"front": (24, 32)}) as cameras:
             view = cameras.view()
@@ -90,7 +74,7 @@ def until(true, seconds=10.0):
 def test_a_policy_looks_through_a_camera_is_recorded_and_stopped_when_it_goes_blind(tmp_path):
     policy, spec = camera_policy(tmp_path)
     with (
-        emulated(width=320, height=240, fps=20) as address,
+        emulated_camera(width=320, height=240, fps=20) as address,
         Cameras({"front": address + "&max_age=1.5"}, {"front": (84, 84)}) as cameras,
         Robot("twin:fr3?realtime=1", cameras=cameras) as robot,
         Recording(tmp_path / "out.hdf5", spec, environment("x"), robot, rings=cameras.rings) as recording,
@@ -164,7 +148,7 @@ def test_a_camera_that_is_not_there_or_has_another_size_is_one_clear_error(monke
         Cameras({"front": "v4l2:/dev/video97"})
     monkeypatch.setattr("poise.real_robot.cameras.START_WAIT", 20.0)
     with (
-        emulated(width=320, height=240) as address,
+        emulated_camera(width=320, height=240) as address,
         pytest.raises(NotConnectedError, match=r"320 x 240; write \?width=320"),
     ):
         Cameras({"front": address.partition("?")[0]})
