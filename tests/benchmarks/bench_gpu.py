@@ -30,9 +30,10 @@ from sac_peers import Sizes, compiled_and_captured, eager, transitions
 from torch import Tensor
 
 from poise.batch import Batch, Step
+from poise.datasets.device_replay import DeviceReplay
 from poise.errors import PoiseError
 from poise.policies import sac_update
-from poise.policies.devices import choose_device
+from poise.policies.devices import choose_device, stays_on_device
 from poise.policies.recipes import recipe
 from poise.policies.run_folder import describe_machine
 from poise.policies.sac_core import Plain
@@ -187,7 +188,8 @@ def end_to_end(algorithm: str, settings: Mapping[str, Any], device: torch.device
 def _iteration(chosen: Any, env: Any, device: torch.device) -> Callable[[], None]:
     """What `poise train` does between two looks at the clock."""
     learner = chosen.learner(env.spec, chosen.settings, env.num_envs, 0, device, planned_steps=10**8)
-    buffer, rng = learner.make_buffer(), np.random.default_rng(0)
+    buffer = learner.make_buffer(on_device=True) if stays_on_device(env, learner) else learner.make_buffer()
+    rng = np.random.default_rng(0)
     at = {"obs": env.reset(0), "state": learner.initial_state(env.num_envs), "steps": 0}
 
     def iteration() -> None:
@@ -197,7 +199,11 @@ def _iteration(chosen: Any, env: Any, device: torch.device) -> Callable[[], None
             buffer.add(at["obs"], action, extras, step)
             at["obs"] = step.obs
             at["steps"] += env.num_envs
-        for _ in range(learner.updates_due(at["steps"])):
+        due = learner.updates_due(at["steps"])
+        if due and isinstance(buffer, DeviceReplay):
+            learner.update_from(buffer, due)
+            return
+        for _ in range(due):
             learner.update(buffer.sample(learner.request, rng))
 
     return iteration
