@@ -44,9 +44,16 @@ class DeviceReplay:
     """A buffer of about `capacity` transitions on the learner's device; see `Buffer` for the contract."""
 
     def __init__(
-        self, spec: Spec, num_envs: int, capacity: int, generator: torch.Generator, device: torch.device | str = "cuda"
+        self,
+        spec: Spec,
+        num_envs: int,
+        capacity: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cuda",
+        capture: bool = True,
     ):
         """generator: the learner's, on `device`, which decides what is drawn, and is saved with the learner.
+        capture: whether adding is recorded as a CUDA graph, on a GPU.
 
         Raises:
             UsageError: a capacity of less than two rows, or of more than the device has memory for.
@@ -79,7 +86,7 @@ class DeviceReplay:
         self._low = self._zeros(n, dtype=torch.int64)  # of every world the first step that is left
         self._world = torch.arange(n, device=self.device)
         self._ahead: dict[int, Tensor] = {}
-        self._add = captured(self._put, self.device)
+        self._add = captured(self._put, self.device) if capture else self._put
         self._steps = 0  # what `_count` is, for the host
         self._folder: Path | None = None
         self._segments: list[dict[str, Any]] = []  # {"file", "first", "end", "bytes", "crc32"}

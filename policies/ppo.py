@@ -23,10 +23,12 @@ from ..history import initial_history, stack_history, stacked_shape
 from ..keyed import Stream
 from ..normalizer import Normalizer
 from ..spec import Spec
+from .distributions import categorical_sample
 from .network_document import check_network
 from .parallel import ALONE, Group, pool_of
 from .policy import Policy
 from .ppo_config import PPOConfig, check_task
+from .ppo_device import Graphs
 from .ppo_losses import Rates, Rows, Rule, adapt_penalty
 from .ppo_sequence import Modules, Sequences
 from .ppo_update import METRICS, Data, Perceptrons, Seen
@@ -98,10 +100,14 @@ class PPO:
         self.rates = Rates(rate, rate.clone(), rate.clone(), torch.tensor(config.penalty, device=self.device))
         self.steps = 0  # environment steps learned from, over all worlds
         self._noise: list[Tensor] = []  # of the rest of the rollout, last first
+        self._std = torch.empty_like(self.networks.log_std)
+        self._graphs: Graphs | None = None  # where the worlds share the learner's device
         group.agree_(list(self._tensors().values()))
         self._refresh()
 
-    def make_buffer(self) -> Rollout:
+    def make_buffer(self, on_device: bool = False) -> Rollout:
+        """on_device: whether the worlds' tensors lie on the learner's device, so that the host need not look at any."""
+        self._graphs = Graphs(self, record=self._group.size == 1) if on_device else None
         return Rollout(self.spec, self.num_envs, self.collect_steps, self.device)
 
     def updates_due(self, env_steps: int) -> int:
@@ -124,18 +130,27 @@ class PPO:
             buffer `state`, and of a continuous action `raw_action` (N, A), unclipped as the ratio needs it; the next
             state. Its probability is not kept: `update` computes it with the values, in one large batch for less.
         """
+        return self.explore(obs, state) if self._graphs is None else self._graphs.act(obs, state)
+
+    def explore(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
+        """What `act` returns, by tensors alone."""
         frames, after = stack_history(self._frames, obs, state) if self._has_history else (obs, {})
         seen = self._see(frames, self.critic_groups if self.config.lstm else self.groups, state)
         out, memory = self.networks.act(seen)
         home = next(iter(obs.values())).device
         if self.spec.discrete:
-            choice = torch.multinomial(torch.softmax(out, -1), 1, generator=self.generator)
+            if self._graphs is None:
+                choice = torch.multinomial(torch.softmax(out, -1), 1, generator=self.generator)
+            else:  # which waits for the device
+                choice = categorical_sample(out, self.generator)
             return choice.to(home), dict(state), {**after, **memory}
         raw_action = torch.addcmul(out, self._std, self._next_noise(out))
         return raw_action.clamp(-1.0, 1.0).to(home), {"raw_action": raw_action, **state}, {**after, **memory}
 
     def _next_noise(self, out: Tensor) -> Tensor:
         """Standard normal numbers like `out` (N, A), drawn for a whole rollout at a time, since a call costs more."""
+        if self._graphs is not None:
+            return torch.randn(out.shape, generator=self.generator, device=self.device)
         if not self._noise or self._noise[-1].shape != out.shape:
             shape = (self.collect_steps, *out.shape)
             self._noise = list(torch.randn(shape, generator=self.generator, device=self.device).unbind())
@@ -143,12 +158,26 @@ class PPO:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Several epochs of policy improvement and value regression on one rollout (N, T)."""
+        config, networks = self.config, self.networks
+        high = config.max_learning_rate if config.target_kl > 0 else config.learning_rate
+        self.rates.bound.fill_(high * (1.0 - config.anneal * self._progress()))
+        metrics = self.learn(batch) if self._graphs is None or batch.mask is not None else self._graphs.learn(batch)
+
+        self._noise.clear()
+        self.steps += batch.reward.numel() * self._group.size
+        if config.final_log_std is not None and networks.gaussian:
+            scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
+            networks.log_std.fill_(scheduled)
+        if networks.gaussian:
+            metrics["policy/log_std"] = networks.log_std.mean()
+        self._refresh()
+        return metrics
+
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """The epochs of `update`, and the normalizer's, by tensors alone."""
         config, networks, rates = self.config, self.networks, self.rates
         data, metrics = self._prepare(batch)
         old_log_std = networks.log_std.clone()
-        high = config.max_learning_rate if config.target_kl > 0 else config.learning_rate
-        rates.bound.fill_(high * (1.0 - config.anneal * self._progress()))
-
         sums, count = torch.zeros(len(METRICS), device=self.device), 0
         for _ in range(config.epochs):
             for part in networks.minibatches(data, config.minibatches, self.generator):  # type: ignore[arg-type]
@@ -157,17 +186,8 @@ class PPO:
         # a gradient that is not finite shows in its norm, so the loop that looks at metrics stops before saving
         metrics |= zip(METRICS, (sums / count).unbind(), strict=True)
         metrics |= self._after(data, old_log_std)
-
-        self._noise.clear()
-        self.steps += batch.reward.numel() * self._group.size
-        if config.final_log_std is not None and networks.gaussian:  # after the update, as the normalizer
-            scheduled = config.log_std + (config.final_log_std - config.log_std) * self._progress()
-            networks.log_std.fill_(scheduled)
-        if networks.gaussian:
-            metrics["policy/log_std"] = networks.log_std.mean()
         if self.normalizer is not None:  # after the update, so that acting and the old log_prob saw the same inputs
             self.normalizer.update(self._concatenated(self._stacked(batch), self.critic_groups), batch.mask)
-        self._refresh()
         return metrics
 
     def policy(self) -> Policy:
@@ -201,8 +221,7 @@ class PPO:
     def _prepare(self, batch: Batch) -> tuple[Data | Sequences, dict[str, Tensor]]:
         """The rollout as the networks learn from it, with advantages and value targets, and metrics of the critic.
 
-        The value of a successor is that of the next observation, but where the episode ended or the rollout did;
-        those few are evaluated on their own, with what was remembered by then.
+        The value of a successor is that of the next observation, but where the episode ended or the rollout did.
         """
         networks, (n, t) = self.networks, batch.reward.shape
         frames = self._stacked(batch)
@@ -211,15 +230,14 @@ class PPO:
         out, value, remembered = networks.evaluate(seen)
         value = value.view(n, t)
         ends = batch.done.clone()
-        ends[:, -1] = True
-        world, step = ends.nonzero(as_tuple=True)
-        successors = {g: x[world, step] for g, x in batch.next_obs.items() if g in frames}
-        if self._has_history:
-            _, earlier = stack_history(self._frames, *self._frame_and_history(batch, (world, step)))
-            successors, _ = stack_history(self._frames, successors, earlier)
-        remembered = {name: x[world * t + step] for name, x in remembered.items()}
+        ends[:, -1].fill_(True)
         next_value = value.roll(-1, 1)
-        next_value[world, step] = networks.values(self._see(successors, self.critic_groups, remembered))
+        if self._graphs is None:  # those few are evaluated on their own
+            world, step = ends.nonzero(as_tuple=True)
+            next_value[world, step] = self._successors(batch, world * t + step, remembered)
+        else:  # which are few would have to be asked
+            everywhere = torch.arange(n * t, device=self.device)
+            next_value = torch.where(ends, self._successors(batch, everywhere, remembered).view(n, t), next_value)
 
         reward, metrics = batch.reward, {}
         if self.returns is not None:
@@ -239,6 +257,15 @@ class PPO:
         scale = 1.0 if self.returns is None else self.returns.scale[0]
         metrics["critic/value"] = self._group.mean(torch.dot(target - error, weight)) * scale
         return data, metrics
+
+    def _successors(self, batch: Batch, rows: Tensor, remembered: Mapping[str, Tensor]) -> Tensor:
+        """Values (B,) of the true successors at some rows (of N T), with what was remembered by then."""
+        seen = {g: x.flatten(0, 1)[rows] for g, x in batch.next_obs.items() if g in self._frames.observations}
+        if self._has_history:
+            _, earlier = stack_history(self._frames, *self._frame_and_history(batch, rows))
+            seen, _ = stack_history(self._frames, seen, earlier)
+        memory = {name: x[rows] for name, x in remembered.items()}
+        return self.networks.values(self._see(seen, self.critic_groups, memory))
 
     def _after(self, data: Data | Sequences, old_log_std: Tensor) -> dict[str, Tensor]:
         """Metrics of the finished update over its whole batch, and what follows from its divergence."""
@@ -273,11 +300,11 @@ class PPO:
         obs = {g: x.to(self.device) for g, x in batch.obs.items() if g in self._frames.observations}
         return stack_history(self._frames, obs, batch.extras)[0] if self._has_history else obs
 
-    def _frame_and_history(self, batch: Batch, at: tuple[Tensor, Tensor]) -> tuple[dict, dict]:
-        """The newest frames and the earlier ones at some worlds and steps of a rollout."""
+    def _frame_and_history(self, batch: Batch, rows: Tensor) -> tuple[dict, dict]:
+        """The newest frames and the earlier ones at some rows (of N T) of a rollout."""
         groups = self._frames.observations
-        earlier = {name: x[at] for name, x in batch.extras.items() if name.startswith(HISTORY)}
-        return {g: batch.obs[g][at] for g in groups}, earlier
+        earlier = {name: x.flatten(0, 1)[rows] for name, x in batch.extras.items() if name.startswith(HISTORY)}
+        return {g: batch.obs[g].flatten(0, 1)[rows] for g in groups}, earlier
 
     def _see(self, frames: Mapping[str, Tensor], groups: tuple[str, ...], memory: Mapping[str, Tensor]) -> Seen:
         """What the networks read of stacked frames (B, ...)."""
@@ -300,7 +327,7 @@ class PPO:
 
     def _refresh(self) -> None:
         """What acting reads, derived from what has just changed."""
-        self._std = self.networks.log_std.exp()
+        torch.exp(self.networks.log_std, out=self._std)  # in place: a CUDA graph reads this very tensor
         if self.normalizer is not None:
             self._statistics = self.normalizer.mean32[: self._seen], self.normalizer.std32[: self._seen]
 

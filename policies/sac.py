@@ -60,7 +60,7 @@ class SAC:
         group: the processes that train together: each with `num_envs` worlds, and its part of batches and replay.
         """
         _require_fit(spec)
-        config, self._group = _own_part(config, group), group
+        config, self._group, self.shared = _own_part(config, group), group, group.size > 1
         self.spec, self.config, self.num_envs, self.device = spec, config, num_envs, torch.device(device)
         if config.precision == "bf16":
             require_bf16(self.device)
@@ -102,7 +102,8 @@ class SAC:
         the replay then lies there too, acting is one CUDA graph, and so are the updates of an iteration."""
         if on_device:
             self._acting, self._updates = Acting(self), Updates(self)
-            return watched(self._seen, self.num_envs, self.config.capacity, self.generator, self.device, self.rewards)
+            return watched(self._seen, self.num_envs, self.config.capacity, self.generator, self.device, self.rewards,
+                           self.shared)  # fmt: skip
         if self.rewards is None:
             return Replay(self._seen, self.num_envs, self.config.capacity, self.device)
         return _WatchedReplay(self._seen, self.num_envs, self.config.capacity, self.device, self.rewards)

@@ -39,7 +39,7 @@ class Acting:
         names = (*obs, *state)
         if names not in self._graphs:
             act = partial(self._act, tuple(obs), tuple(state))
-            self._graphs[names] = captured(act, self._learner.device, [self._learner.generator])
+            self._graphs[names] = _recorded(act, self._learner)
         after = self._graphs[names](*obs.values(), *state.values())
         return after.pop("action"), {}, after
 
@@ -63,7 +63,7 @@ class Updates:
         start = learner.updates % learner.config.policy_delay
         if (start, count) not in self._graphs:
             several = partial(self._several, replay, start, count)
-            self._graphs[start, count] = captured(several, learner.device, [learner.generator])
+            self._graphs[start, count] = _recorded(several, learner)
         return self._graphs[start, count]()
 
     @torch.no_grad()
@@ -75,6 +75,11 @@ class Updates:
             for name, value in metrics.items():
                 found.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean(0) for name, values in found.items()}
+
+
+def _recorded(function: Function, learner: SAC) -> Function:
+    """As a CUDA graph, but where other processes have to take part in it."""
+    return function if learner.shared else captured(function, learner.device, [learner.generator])
 
 
 class _WatchedReplay(DeviceReplay):
@@ -89,10 +94,10 @@ class _WatchedReplay(DeviceReplay):
 
 
 def watched(spec: Spec, num_envs: int, capacity: int, generator: torch.Generator, device: torch.device,
-            rewards: RewardScale | None) -> DeviceReplay:  # fmt: skip
+            rewards: RewardScale | None, shared: bool) -> DeviceReplay:  # fmt: skip
     """A replay on the device, past which rewards go into their scale where there is one."""
     if rewards is None:
         return DeviceReplay(spec, num_envs, capacity, generator, device)
-    replay = _WatchedReplay(spec, num_envs, capacity, generator, device)
+    replay = _WatchedReplay(spec, num_envs, capacity, generator, device, capture=not shared)
     replay.rewards = rewards
     return replay

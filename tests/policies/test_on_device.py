@@ -15,6 +15,8 @@ from poise.policies.devices import stays_on_device
 from poise.policies.dqn import DQN, DQNConfig
 from poise.policies.learner import restart
 from poise.policies.metrics import MetricMeans
+from poise.policies.ppo import PPO
+from poise.policies.ppo_config import PPOConfig
 from poise.policies.sac import SAC
 from poise.policies.sac_config import SACConfig
 from poise.policies.train import EpisodeStatistics
@@ -77,6 +79,38 @@ def test_an_iteration_of_sac_never_looks_at_the_device(change, discrete, monkeyp
     assert run.learner.updates > 60 if change is LARGE else run.learner.updates > 20
     assert {"critic/loss", "policy/entropy", "alpha"} <= values.keys() and np.isfinite(list(values.values())).all()
     assert run.episodes.take()["train/length"] <= 10
+
+
+@pytest.mark.parametrize(
+    ("change", "discrete"), [({"normalize_returns": True, "final_log_std": -2.0}, False), ({}, True)]
+)
+def test_an_iteration_of_ppo_never_looks_at_the_device(change, discrete, monkeypatch):
+    env = Points(discrete)
+    config = PPOConfig(hidden=(16, 16), collect_steps=16, minibatches=2, epochs=2, **change)
+    run = loop(PPO(env.spec, config, N, seed=0, planned_steps=10_000), env)
+    if hasattr(run.learner.networks, "_arrays"):
+        monkeypatch.setattr(run.learner.networks, "_arrays", [])  # numpy's, which serve small layers on a CPU alone
+    run.iterate()
+    with only_capturable():
+        run.iterate()
+        run.iterate()
+    values = run.metrics.means()
+    assert {"policy/kl", "critic/explained_variance"} <= values.keys() and np.isfinite(list(values.values())).all()
+
+
+@pytest.mark.parametrize("change", [{}, {"lstm": 8, "sequence": 8}])
+def test_a_rollout_teaches_ppo_on_the_device_what_it_teaches_elsewhere(change):
+    env = Points()
+    config = PPOConfig(hidden=(16, 16), collect_steps=16, minibatches=2, epochs=2, normalize_returns=True, **change)
+    here, there = (PPO(env.spec, config, N, seed=0) for _ in range(2))
+    run = loop(there, env)
+    rollout, run.learner.update = [], lambda batch: rollout.append(batch) or {}
+    run.iterate()
+    for learner in (here, there):
+        learner.generator.manual_seed(1)
+        metrics = type(learner).update(learner, rollout[0])
+    a, b = here._tensors(), there._tensors()
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-5 and float(metrics["policy/kl"]) > 0
 
 
 def test_updates_with_their_draws_are_those_made_one_by_one():
