@@ -31,22 +31,24 @@ LARGE = {"norm": "layer", "critic": "categorical", "project_weights": True, "nor
 class Points:
     """N points that actions push about, by tensors alone: an episode ends beyond 2, or after 10 steps."""
 
-    on_device, device, num_envs, max_episode_steps = True, torch.device("cpu"), N, 10
+    on_device, num_envs, max_episode_steps = True, N, 10
 
-    def __init__(self, discrete=False):
+    def __init__(self, discrete=False, device="cpu"):
+        self.device = torch.device(device)
         motors = ActionTerm("motors", "control", low=(-1.0,) * 2, high=(1.0,) * 2)
         self.spec = Spec({"state": (ObsTerm("x", (2,)),)}, (ActionTerm("way", "discrete", n=3) if discrete else motors,),
                          control_dt=0.05)  # fmt: skip
         self.discrete = discrete
 
     def reset(self, seed):
-        self.generator = torch.Generator().manual_seed(seed)
-        self.x, self.age = torch.zeros(N, 2), torch.zeros(N, dtype=torch.int64)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.x = torch.zeros(N, 2, device=self.device)
+        self.age = torch.zeros(N, dtype=torch.int64, device=self.device)
         return {"state": self.x.clone()}
 
     def step(self, action) -> Step:
         push = (action - 1.0).expand(-1, 2) if self.discrete else action
-        x, age = self.x + push + 0.1 * torch.randn(N, 2, generator=self.generator), self.age + 1
+        x, age = self.x + push + 0.1 * torch.randn(N, 2, generator=self.generator, device=self.device), self.age + 1
         terminated, truncated = x.norm(dim=-1) > 2.0, age >= 10
         over = terminated | truncated
         self.x, self.age = torch.where(over[:, None], 0.0, x), torch.where(over, 0, age)
@@ -111,6 +113,26 @@ def test_a_rollout_teaches_ppo_on_the_device_what_it_teaches_elsewhere(change):
         metrics = type(learner).update(learner, rollout[0])
     a, b = here._tensors(), there._tensors()
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-5 and float(metrics["policy/kl"]) > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("algorithm", ["sac", "sac, large", "ppo"])
+def test_on_a_gpu_iterations_wait_for_the_host_at_most_twice(algorithm):
+    env = Points(device="cuda")
+    if algorithm == "ppo":
+        learner = PPO(env.spec, PPOConfig(hidden=(32, 32), collect_steps=16), N, seed=0, device="cuda")
+    else:
+        learner = SAC(
+            env.spec, SACConfig(**{**SMALL, **(LARGE if "large" in algorithm else {})}), N, seed=0, device="cuda"
+        )
+    run = loop(learner, env)
+    for _ in range(30):
+        run.iterate()
+    torch.cuda.set_sync_debug_mode("error")
+    for _ in range(3):
+        run.iterate()
+    torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(list(run.metrics.means().values())).all()
 
 
 def test_updates_with_their_draws_are_those_made_one_by_one():
