@@ -74,12 +74,12 @@ class Readings:
             for name, line in lines.items():
                 line.push(_flat(late[name]))
                 late[name] = line.read(params[term.name][:, 0] / self._dt).reshape(late[name].shape)
-        result = self._disturbed(late, steps, params, None)
+        result, before = self._disturbed(late, steps, params, None), dict(self._reported)
         for term, sizes, chance in self._dropout:
             held = chance.at(steps)[:, 0] < params[term.name][:, 0]
             for name in sizes:
                 keep = held.reshape(-1, *(1,) * (result[name].ndim - 1))
-                self._reported[name] = result[name] = space(keep).where(keep, self._reported[name], result[name])
+                self._reported[name] = result[name] = space(keep).where(keep, before[name], result[name])
         return result
 
     def _disturbed(self, readings: Mapping[str, Any], steps: Any, params: Params, worlds: Any) -> Values:

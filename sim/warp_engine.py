@@ -49,7 +49,7 @@ class WarpEngine:
         self.device = require_warp(device)
         if deterministic and self.device.type == "cuda":
             raise UsageError("worlds on a GPU do not repeat to the bit: MuJoCo Warp 3.11 cannot be compiled in Warp's "
-                             "deterministic mode; engine=cpu repeats, and so does this engine on device cpu")  # fmt: skip
+                             "deterministic mode; engine=cpu repeats, as does this engine on device cpu")  # fmt: skip
         self.num_envs, self.num_substeps = num_envs, num_substeps
         self.model, changed = suited(model)
         one = Fields(self.model, 1, (), self.device)

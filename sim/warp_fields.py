@@ -123,6 +123,6 @@ def _put(model: mujoco.MjModel, batch_sizes: dict[str, int], device: torch.devic
     put.opt.warn_overflow = False  # read from `overflow`, not printed from within kernels
     if device.type == "cuda" and not wp.is_conditional_graph_supported():
         put.opt.graph_conditional = False
-        return put, ("the constraint solver always takes all its iterations, since the driver is older than CUDA 12.4; a "
-                     "newer one lets it end early",)  # fmt: skip
+        return put, ("the constraint solver always takes all its iterations, since the driver is older than CUDA 12.4; "
+                     "a newer one lets it end early",)  # fmt: skip
     return put, tuple(" ".join(str(warning.message).split()) for warning in said)

@@ -74,7 +74,7 @@ def test_every_module_imports_on_its_own(tmp_path):
     # only when its module comes first
     code = f"""
 import importlib, os, sys, traceback
-import gymnasium, h5py, mujoco, numpy, torch
+import gymnasium, h5py, mujoco, numpy, torch, warp
 failed = []
 for name in {modules!r}:
     child = os.fork()

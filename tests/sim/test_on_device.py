@@ -173,6 +173,7 @@ def test_sensors():
 
 def test_readings():
     terms = (_set("late", "obs_delay", "turn", low=0.0, high=0.05), _set("lost", "obs_dropout", "*", low=0.1, high=0.4),
+             _set("more", "obs_dropout", "turn", low=0.1, high=0.4),
              _set("bias", "obs_bias", "angles", "turn", low=-1, high=1),
              _set("noise", "obs_noise", "angles", "far", low=0.1, high=1.0))  # fmt: skip
     randomization = Randomization(terms)

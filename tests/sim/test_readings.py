@@ -59,6 +59,18 @@ def test_a_dropped_reading_is_the_one_before():
     assert np.array_equal(dropped[1:, :, 0][~held], truth[~held])
 
 
+def test_either_of_two_terms_can_drop_a_reading():
+    n, white = 4, White(4)
+    terms = [Term(name, "obs_dropout", "ball", range=(0, 1), operation="set") for name in ("first", "second")]
+    readings = Readings(TwoLink.spec, Randomization(tuple(terms)), n, white)
+    rows, zero = np.arange(n), np.zeros(n, int)
+    white.prepare(rows, rows, zero, zero)
+    readings.begin(rows, {"ball": np.zeros((n, 3))}, {})
+    params = {"first": np.array([[0.0], [1.0], [0.0], [1.0]]), "second": np.array([[0.0], [0.0], [1.0], [1.0]])}
+    reported = readings.report({"ball": np.ones((n, 3))}, zero + 1, params)["ball"]
+    np.testing.assert_array_equal(reported[:, 0], [1, 0, 0, 0])
+
+
 def test_an_env_observes_reported_readings_and_is_paid_for_true_ones():
     bias = Term("bias", "obs_bias", ("error", "ball"), range=(0.5, 0.5), operation="set")
     env, plain = TaskEnv(TwoLink(), 3, Randomization((bias,))), TaskEnv(TwoLink(), 3)
