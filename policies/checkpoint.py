@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest["format"] != FORMAT:
             raise RunError(f"{path}: format version {manifest['format']!r}; this Poise reads version {FORMAT}")
         return {name: manifest[name] for name in ("state", "tree", "buffer", "info")}
+
+
+def to_bytes(state: Mapping[str, Any]) -> bytes:
+    """What `save_checkpoint` takes as a state, as bytes to send to another process; again no pickle."""
+    tensors: dict[str, np.ndarray] = {}
+    tree = json.dumps(_flatten(state, "state", tensors)).encode()
+    return struct.pack("!Q", len(tree)) + tree + save(tensors)
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """The state that `to_bytes` was given."""
+    (length,) = struct.unpack("!Q", data[:8])
+    return _restore(json.loads(data[8 : 8 + length]), load(data[8 + length :]))
 
 
 @contextlib.contextmanager

@@ -211,15 +211,10 @@ class DQN:
 
         Returns: the choice, nothing for the buffer to keep beside it, the next state.
         """
-        seen = obs if self.device.type == "cpu" else {g: obs[g].to(self.device) for g in self._seen.observations}
-        stacked, after = stack_history(self._seen, seen, state) if state else (seen, state)
-        vector = self._vector(stacked)
-        if self.normalizer is not None and vector is not None:
-            self.normalizer.update(vector)
-        n = next(iter(obs.values())).shape[0]
-        explores = self.rng.random(n) < self.epsilon
+        n, epsilon = next(iter(obs.values())).shape[0], self.epsilon
+        stacked, after = self._look(obs, state)
+        explores = self.rng.random(n) < epsilon
         random = np.count_nonzero(explores)
-        self.steps += n
         # numpy's draws are on the host, so a step at random costs no pass through the network
         drawn = torch.from_numpy(self.rng.integers(0, self.spec.choices, (n, 1))) if random else None
         if drawn is not None and random == n:
@@ -228,6 +223,31 @@ class DQN:
         if drawn is not None:
             action = torch.where(torch.from_numpy(explores)[:, None], drawn, action)
         return action, {}, after
+
+    def watch(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What `act` does apart from acting, for worlds that are acted in elsewhere."""
+        return self._look(obs, state)[1]
+
+    def acting(self) -> dict[str, Tensor]:
+        """The network's weights and the normalizer."""
+        statistics = {} if self.normalizer is None else self.normalizer.state_dict()
+        return {"weights": self._weights, **{f"normalizer.{name}": t for name, t in statistics.items()}}
+
+    def act_with(self, tensors: Mapping[str, Tensor]) -> None:
+        self._weights.copy_(tensors["weights"])
+        if self.normalizer is not None:
+            names = self.normalizer.state_dict()
+            self.normalizer.load_state_dict({name: tensors[f"normalizer.{name}"] for name in names})
+
+    def _look(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
+        """(observations stacked, the next state), which the normalizer takes in."""
+        seen = obs if self.device.type == "cpu" else {g: obs[g].to(self.device) for g in self._seen.observations}
+        stacked, after = stack_history(self._seen, seen, state) if state else (seen, state)
+        vector = self._vector(stacked)
+        if self.normalizer is not None and vector is not None:
+            self.normalizer.update(vector)
+        self.steps += next(iter(obs.values())).shape[0]
+        return stacked, after
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on the loss, then on the target network where one is due."""

@@ -47,6 +47,8 @@ def _against(run: RunSettings, task: str, randomize: Any) -> str:
     """What speaks for the CPU; "" for nothing."""
     if run.device == "cpu":
         return "device is cpu"
+    if run.collect == "async":
+        return "collect=async steps them in processes"
     if run.num_envs < FEWEST:
         return f"there are fewer than {FEWEST} worlds"
     if lack := gpu_lack():

@@ -85,6 +85,25 @@ class Learner(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+class ActedElsewhere(Learner, Protocol):
+    """A learner for which copies of it may act in other processes: off-policy (async_collect.py)."""
+
+    steps: int  # environment steps acted for, over all worlds, which exploring may depend on
+    device: torch.device
+
+    def acting(self) -> dict[str, Tensor]:
+        """What `act` reads of what learning changes."""
+        ...
+
+    def act_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """Act with what another's `acting` gave from now on."""
+        ...
+
+    def watch(self, obs: Obs, state: State) -> State:
+        """Take in what worlds show that are acted in elsewhere, as `act` would have done; the next state."""
+        ...
+
+
 def restart(state: State, done: Tensor, initial: State, look: bool = True) -> State:
     """`state` with the rows of the worlds that are `done` (N,) as at the start of an episode.
 

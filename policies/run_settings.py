@@ -44,11 +44,22 @@ class RunSettings(LoopSettings):
     engine: str = setting(
         "auto", "What steps them: cpu (MuJoCo in threads), warp (MuJoCo Warp, beside the networks on a GPU), or auto."
     )
+    collect: str = setting(
+        "sync", "How steps are collected: sync, or async, by processes that step worlds while the learner learns."
+    )
+    actors: int = setting(0, "Of async: such processes; 0 is one less than there are cores.")
+    max_lead: int = setting(4, "Of async: steps of all worlds that they may be ahead of the learner.")
+    publish_every: int = setting(1, "Of async: updates after which they are given new weights.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.num_envs >= 1, "num_envs", self.num_envs, "at least 1")
         require(self.engine in ("auto", "cpu", "warp"), "engine", self.engine, "auto, cpu or warp")
+        require(self.collect in ("sync", "async"), "collect", self.collect, "sync or async")
+        require(self.collect == "sync" or self.engine != "warp", "engine", "warp", "cpu or auto with collect=async")
+        require(self.actors >= 0, "actors", self.actors, "0 or more")
+        require(self.max_lead >= 1, "max_lead", self.max_lead, "at least 1")
+        require(self.publish_every >= 1, "publish_every", self.publish_every, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,7 @@ class SAC:
     def explore(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor], random: bool):
         """What `act` returns, by tensors alone."""
         n, here = len(next(iter(obs.values()))), next(iter(obs.values())).device
-        after: dict[str, Tensor] = {}
-        if self._remembers:
-            obs, after = stack_history(self._seen, obs, state)
-        vector = self._vector(obs)
-        if self.normalizer is not None and vector is not None:
-            self.normalizer.update(vector)
+        obs, vector, after = self._look(obs, state)
         if self.spec.discrete:
             return self._choose(n, random, vector, obs).to(here), {}, after
         shape = (n, self.spec.action_dim)
@@ -171,6 +166,36 @@ class SAC:
             noise, held = self._held(noise, state)
             after |= held
         return tanh_gaussian_action(mean, log_std, noise).to(here), {}, after
+
+    @torch.no_grad()
+    def watch(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `act` does apart from acting, for worlds that are acted in elsewhere."""
+        self.steps += len(next(iter(obs.values()))) * self._group.size
+        return {**state, **self._look(obs, state)[2]}
+
+    def acting(self) -> dict[str, Tensor]:
+        """The actor, its encoder and the normalizer."""
+        tensors = {n: t for n, t in self.core.tensors().items() if n.startswith(("actor.", "encoder."))}
+        statistics = {} if self.normalizer is None else self.normalizer.state_dict()
+        return {**tensors, **{f"normalizer.{name}": t for name, t in statistics.items()}}
+
+    def act_with(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.acting().items():
+            if not name.startswith("normalizer."):
+                tensor.copy_(tensors[name])
+        if self.normalizer is not None:
+            names = self.normalizer.state_dict()
+            self.normalizer.load_state_dict({name: tensors[f"normalizer.{name}"] for name in names})
+
+    def _look(self, obs: Mapping[str, Tensor], state: Mapping[str, Tensor]):
+        """(observations stacked, their vector groups, the state's next frames), which the normalizer takes in."""
+        after: dict[str, Tensor] = {}
+        if self._remembers:
+            obs, after = stack_history(self._seen, obs, state)
+        vector = self._vector(obs)
+        if self.normalizer is not None and vector is not None:
+            self.normalizer.update(vector)
+        return obs, vector, after
 
     def _choose(self, n: int, random: bool, vector: Tensor | None, obs: Mapping[str, Tensor]) -> Tensor:
         """A sample (N, 1) int64 of the logits, by the largest of logits plus Gumbel noise."""

@@ -68,8 +68,14 @@ def train(
         engine = (
             Engine(config.get("engine", "cpu"), "as before") if resume else choose_engine(chosen.run, task, randomize)
         )
-        env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True,
-                   engine=engine.name, device=engine_device(chosen.run))  # fmt: skip
+        if chosen.run.collect == "async":
+            from .async_collect import AsyncTraining, actors_for
+
+            loop, env = AsyncTraining, actors_for(algorithm, task, chosen, randomize)
+        else:
+            env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True,
+                       engine=engine.name, device=engine_device(chosen.run))  # fmt: skip
+            loop = Training
         stack.callback(env.close)
         work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
         where = choose_device(chosen.run.device, work)
@@ -89,12 +95,14 @@ def train(
             config = _config(algorithm, task, chosen, env, where, engine)
             config |= {"demos": demonstrations.record(demos)} if demos else {}
             folder.write_json("config.json", config)
+        if chosen.run.collect == "async":
+            env.device = device  # where rows of actors go
         buffer = learner.make_buffer(on_device=True) if stays_on_device(env, learner) else learner.make_buffer()
         if data is not None:
             if not resume:
                 learner.look_at(data)
             buffer = demonstrations.mixed(buffer, data, chosen.settings.demo_share)
-        return _Training(algorithm, task, chosen.run, env, learner, buffer, folder, progress).go(resume)
+        return loop(algorithm, task, chosen.run, env, learner, buffer, folder, progress).go(resume)
 
 
 def resume(
@@ -110,7 +118,7 @@ def resume(
     return train(config["algorithm"], config["task"], run_dir, settings=settings, resume=True, progress=progress)
 
 
-class _Training(Run):
+class Training(Run):
     """One run of the loop; its steps are those of all worlds together."""
 
     def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, buffer, folder: RunFolder,
@@ -139,16 +147,21 @@ class _Training(Run):
                 self.state = restart(self.state, step.ended, self.initial_state, look=not self.on_device)
             self.obs = obs = step.obs
             self.steps += self.env.num_envs
+        self.learn()
+
+    def learn(self) -> int:
+        """Make the updates that are due, and return their number."""
         due = self.learner.updates_due(self.steps)
         if due and isinstance(self.buffer, DeviceReplay):
             self.metrics.add(self.learner.update_from(self.buffer, due))
-            return
+            return due
         for _ in range(due):
             batch = self.buffer.sample(self.learner.request, self.rng)
             metrics = self.learner.update(batch)
             if "priorities" in metrics:
                 self.buffer.set_priorities(batch.rows, metrics.pop("priorities"))
             self.metrics.add(metrics)
+        return due
 
     def begin(self) -> None:
         self.obs = self.env.reset(self.run.seed)
