@@ -194,6 +194,25 @@ def test_an_actor_that_dies_is_replaced_and_its_worlds_begin_anew(threads, tmp_p
     assert lines[-1]["async/lost_actors"] == 2
 
 
+def test_a_replay_on_the_learners_device_takes_rows_too_and_lost_ones_as_broken_worlds(
+    threads, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(
+        Actors, "on_device", True, raising=False
+    )  # as a GPU's are, and every call but the copy works here
+    killed_at(monkeypatch, 30)
+    settings = {**SAC, "steps": 240, "normalize_obs": True, "noise_hold": 3}
+    train("sac", TASK, tmp_path / "run", settings=settings)
+    resume(tmp_path / "run", steps=400)
+    state, info, batch = replay_of(tmp_path / "run")
+    assert "is replaced" in caplog.text
+    assert info["steps"] == len(batch.reward) == state["learner"]["normalizer"]["count"] == 400
+    assert state["learner"]["updates"] == 2 * (100 - 9) and len(breaks(batch, 4)) == 0
+    lost = (batch.obs["state"] == batch.next_obs["state"]).all(-1).nonzero().squeeze(-1)
+    assert lost.tolist() == [30 * 4 + 2, 30 * 4 + 3]
+    assert batch.truncated[lost].all() and not batch.terminated.any() and batch.reward[lost].tolist() == [0.0, 0.0]
+
+
 def test_an_actor_that_dies_again_and_again_ends_the_run(threads, tmp_path, monkeypatch):
     killed_at(monkeypatch, *[20] * 9)
     with pytest.raises(PoiseError, match="worlds 2 to 3 was killed by SIGKILL, after 3 starts without a step"):
