@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
+from .cli_help import needs_action
 from .errors import PoiseError, UsageError
 
 EXAMPLES = """\
@@ -78,7 +79,7 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     p = commands.add_parser("data", help="make, look at and change demonstration files", parents=[common],
                             description=f"Make, look at and change demonstration files.\n\n{EXAMPLES}",
                             formatter_class=style)  # fmt: skip
-    p.set_defaults(run=_help(p))
+    p.set_defaults(run=needs_action(p))
     actions = p.add_subparsers(title="actions", metavar="ACTION", parser_class=type(p))
 
     def add(name: str, run: Any, help: str, description: str) -> argparse.ArgumentParser:
@@ -147,14 +148,6 @@ def add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     r.add_argument("--robot", metavar="ROBOT", help="replay the commands on the arm at this address instead")
     r.add_argument("--speed", type=float, default=0.15, metavar="X",
                    help="with --robot: to the first pose, as a fraction of the arm's limits (0.15)")  # fmt: skip
-
-
-def _help(parser: argparse.ArgumentParser) -> Any:
-    def run(options) -> dict[str, Any]:
-        parser.print_help()
-        raise UsageError("poise data needs an action from the list above")
-
-    return run
 
 
 def _collect(options) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_calibrate import CALIBRATE_EXAMPLES, add_calibrate, calibrate_command
+from .cli_help import needs_action
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ DEPLOY_EXAMPLES = """\
 examples:
   poise deploy runs/reach/policy.safetensors --robot twin:fr3 --episodes 20 --record reach.hdf5
   poise deploy runs/reach/policy.safetensors --robot 'twin:fr3?latency=0.04&mass=1.1&gain=0.9' --realtime
+  poise deploy runs/lift/policy.safetensors --robot twin:fr3          a cube in the twin's scene to be lifted
 
 The supervisor is not a safety-rated system: a real arm needs a hardware stop within reach."""
 
@@ -144,7 +146,7 @@ def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     p = commands.add_parser("robot", help="look at an arm, move it, steer it, emulate one", parents=[common],
                             description=f"Look at an arm, move it, steer it, emulate one.\n\n{ROBOT_EXAMPLES}",
                             formatter_class=style)  # fmt: skip
-    p.set_defaults(run=_robot_help(p))
+    p.set_defaults(run=needs_action(p))
     actions = p.add_subparsers(title="actions", metavar="ACTION", parser_class=type(p))
 
     def add(name: str, run: Any, help: str, description: str = "") -> argparse.ArgumentParser:
@@ -186,15 +188,8 @@ def add_robot(commands: Any, common: argparse.ArgumentParser) -> None:
     e.add_argument("--host", default="127.0.0.1", help="loopback address to listen on, such as 127.0.0.5")
     e.add_argument("--link", default="", help="name to give a serial line's end, such as /tmp/so101")
     e.add_argument("--virtual", action="store_true", help="time passes with commands alone")
-    e.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="model error, such as mass=1.1")
-
-
-def _robot_help(parser: argparse.ArgumentParser) -> Any:
-    def run(options) -> dict[str, Any]:
-        parser.print_help()
-        raise UsageError("poise robot needs an action from the list above")
-
-    return run
+    e.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="model error, such as mass=1.1, "
+                   "or a scene, task=lift/xarm7")  # fmt: skip
 
 
 def _list(options) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Gripper:
     open: float  # and at the other
     unit: str  # m or rad
     width: float  # [m] between the fingers when open
+    velocity: float  # [unit/s] that its command may change by; the device may take longer
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ FR3 = RobotSpec(
     workspace_low=(-0.9, -0.9, 0.02),
     workspace_high=(0.9, 0.9, 1.25),
     servo_dt=0.005,
-    gripper=Gripper("gripper", ("finger_joint1", "finger_joint2"), closed=0.0, open=0.04, unit="m", width=0.08),
+    gripper=Gripper("gripper", ("finger_joint1", "finger_joint2"), 0.0, 0.04, "m", width=0.08, velocity=0.4),
     slowing=((-2.7501, 2.7501, 0.30, 6.0), (-1.7918, 1.7918, 0.20, 2.585), (-2.9065, 2.9065, 0.20, 3.5),
              (-3.0481, -0.1458, 0.30, 4.0), (-2.8101, 2.8101, 0.35, 17.0), (0.54092, 4.5205, 0.35, 5.5),
              (-3.0196, 3.0196, 0.35, 17.0)),
@@ -127,7 +128,7 @@ UR5E = RobotSpec(
     workspace_low=(-0.85, -0.85, 0.01),
     workspace_high=(0.85, 0.85, 1.1),
     servo_dt=0.002,
-    gripper=Gripper("gripper", ("left_finger", "right_finger"), closed=0.0, open=0.0425, unit="m", width=0.085),
+    gripper=Gripper("gripper", ("left_finger", "right_finger"), 0.0, 0.0425, "m", width=0.085, velocity=0.425),
 )  # fmt: skip
 
 SO101 = RobotSpec(
@@ -153,7 +154,7 @@ SO101 = RobotSpec(
     workspace_low=(-0.4, -0.4, 0.005),
     workspace_high=(0.45, 0.4, 0.45),
     servo_dt=0.01,
-    gripper=Gripper("gripper", ("gripper",), closed=-0.17, open=0.9, unit="rad", width=0.069),
+    gripper=Gripper("gripper", ("gripper",), closed=-0.17, open=0.9, unit="rad", width=0.069, velocity=4.7),
 )
 
 XARM7 = RobotSpec(
@@ -179,7 +180,7 @@ XARM7 = RobotSpec(
     workspace_low=(-0.7, -0.7, 0.01),
     workspace_high=(0.7, 0.7, 1.0),
     servo_dt=0.005,  # the controller takes up to 250 commands a second
-    gripper=Gripper("gripper", ("left_finger", "right_finger"), closed=0.0, open=0.0425, unit="m", width=0.085),
+    gripper=Gripper("gripper", ("left_finger", "right_finger"), 0.0, 0.0425, "m", width=0.085, velocity=0.425),
 )
 
 VX300S = RobotSpec(
@@ -204,7 +205,7 @@ VX300S = RobotSpec(
     workspace_low=(-0.65, -0.65, 0.01),
     workspace_high=(0.65, 0.65, 0.8),
     servo_dt=0.01,
-    gripper=Gripper("gripper", ("left_finger", "right_finger"), closed=0.0, open=0.036, unit="m", width=0.072),
+    gripper=Gripper("gripper", ("left_finger", "right_finger"), 0.0, 0.036, "m", width=0.072, velocity=0.13),
 )
 
 ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (FR3, UR5E, XARM7, SO101, VX300S)}

@@ -10,6 +10,7 @@
        from an arm also:
        actions_asked     (T, A)    float32      what the policy put out
        joint_pos_target  (T, n)    float64      the command sent last in the control period [rad]
+       gripper_target    (T,)      float64      the same of the gripper, where actions move one [its unit]
        verdict           (T,)      uint8        worst of the period: 0 PASS, 1 CLIP, 2 REJECT
        t_mono, t_device  (T,)      float64      when the observation was taken: our clock, the device's [s]
     /mask/<filter>   names of episodes
@@ -49,6 +50,7 @@ DTYPES: dict[str, type] = {
     "truncations": np.uint8,
     "actions_asked": np.float32,
     "joint_pos_target": np.float64,
+    "gripper_target": np.float64,
     "verdict": np.uint8,
     "t_mono": np.float64,
     "t_device": np.float64,

@@ -1,6 +1,6 @@
 """A cube lifted by imitation: an expert's episodes in randomized worlds, a policy fitted to them, and its score.
 
-    python examples/lift.py [--seed 0] [--out runs/lift] [--randomize default] [--quick]
+    python examples/lift.py [--task lift/fr3] [--seed 0] [--out runs/lift] [--randomize default] [--quick]
 
 The expert is disturbed while it shows (noise on what is executed) and what it meant is learned: the policy sees how to
 come back from where the expert alone would never have been (DART, arXiv 1703.09327). Leaves in the folder:
@@ -18,11 +18,10 @@ import poise
 from poise.policies.collect import collect
 from poise.policies.progress import Progress
 
-TASK = "lift/fr3"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="lift/fr3", help="lift/ROBOT or pick-place/ROBOT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/lift"))
     parser.add_argument("--randomize", default="default", help="what differs between worlds: none, default or a file")
@@ -34,16 +33,16 @@ def main() -> None:
 
     print(f"1. Collect {episodes} episodes of the expert that succeed (folder {options.out})", flush=True)
     with Progress() as progress:
-        shown = collect(TASK, demos, episodes=episodes, noise=options.noise, randomize=options.randomize,
+        shown = collect(options.task, demos, episodes=episodes, noise=options.noise, randomize=options.randomize,
                         only_success=True, seed=options.seed, progress=progress.episodes(episodes))  # fmt: skip
 
     print("2. Fit a policy to what the expert meant", flush=True)
     settings = {"steps": steps, "seed": options.seed, "label": "actions_asked", "evaluations": 0}
     with Progress() as progress:
-        run = poise.fit("bc", [str(demos)], TASK, options.out, settings=settings, progress=progress)
+        run = poise.fit("bc", [str(demos)], options.task, options.out, settings=settings, progress=progress)
 
     print(f"3. Score it on {scored} fresh episodes", flush=True)
-    score = poise.evaluate(poise.load_policy(run.policy), TASK, scored, 1000 + options.seed, options.randomize)
+    score = poise.evaluate(poise.load_policy(run.policy), options.task, scored, 1000 + options.seed, options.randomize)
 
     summary = {
         "seed": options.seed,

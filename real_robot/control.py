@@ -17,20 +17,25 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..errors import NotConnectedError, PoiseError, UsageError
 from ..policies.runner import Runner
+from ..sim.make import load_task
+from ..sim.task import Task
 from ..spec import ObsTerm, Spec
 from .camera import split_camera
 from .cameras import View
 from .channel import Channel
 from .control_loop import ControlLoop, Row
 from .drivers import driver_at
+from .external import External, external_terms
 from .following import add_points, follow
 from .match import check_match, offered
+from .policy_run import run_policy
 from .realtime import schedule
 from .ring import RingReader, RingWriter
 from .servo_log import ServoLog
@@ -51,18 +56,22 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
             case "status":
                 pass  # every answer carries it
             case "command":
-                result = loop.command(_array(request["target"]), request["at"], str(request.get("source", "")))
+                result = loop.command(_array(request["target"]), request["at"], str(request.get("source", "")),
+                                      request.get("gripper"))  # fmt: skip
             case "move_to":
-                loop.move_to(_pose(request["joint_pos"], loop), _speed(request["speed"]))
+                loop.move_to(_pose(request["joint_pos"], loop), _speed(request["speed"]), request.get("gripper"))
+            case "arrange":
+                _arrange(loop, np.asarray(request["qpos"], np.float64))
             case "episode":
                 goal = {k: np.asarray(v) for k, v in request["goal"].items()}
                 runner = _runner(request["policy"])
-                seen = offered(runner.spec, loop.cameras.rings)
+                external = _external(runner.spec, loop, str(request.get("task", "")), goal)
+                seen = offered(runner.spec, loop.cameras.rings) | (external.terms if external else {})
                 check_match(runner.spec, loop.robot, {**_as_asked(runner.spec, goal), **seen})
                 thinking = _thinking(runner, request, loop.driver.realtime)
                 while not thinking.ready():  # the arm is not left without commands meanwhile
                     loop.hold()
-                for row in loop.episode(thinking, goal, int(request["steps"])):
+                for row in run_policy(loop, thinking, goal, int(request["steps"]), external):
                     yield {"row": row}
             case "follow":
                 for row in follow(loop, loop.waypoints, float(request["period"]), request["source"]):
@@ -125,6 +134,25 @@ def _as_asked(spec: Spec, goal: Mapping[str, np.ndarray]) -> dict[str, ObsTerm]:
     """The goal's terms as the Spec has them: units of what comes from outside are checked by whoever sends it."""
     asked = {t.name: t for group in spec.observations.values() for t in group if t.source in ("goal", "external")}
     return {name: replace(asked[name], shape=value.shape) for name, value in goal.items() if name in asked}
+
+
+@lru_cache(maxsize=1)
+def _task(name: str) -> Task:
+    return load_task(name)
+
+
+def _external(spec: Spec, loop: ControlLoop, task: str, goal: Mapping[str, np.ndarray]) -> External | None:
+    """What tells the policy's external terms; None where it has none, or somebody has told them with the goal."""
+    if not task or not set(external_terms(spec)) - set(goal):
+        return None
+    return External(_task(task), loop.driver.truth(), goal)
+
+
+def _arrange(loop: ControlLoop, qpos: np.ndarray) -> None:
+    """Put the objects of a simulated scene somewhere. Raises UsageError where there is none."""
+    if (arrange := getattr(loop.driver, "arrange", None)) is None:
+        raise UsageError(f"only the scene of a twin or an emulated arm can be arranged, not that of {loop.robot.name}")
+    arrange(qpos)
 
 
 def _array(value: Any) -> Any:

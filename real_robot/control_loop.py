@@ -1,38 +1,37 @@
 """The control loop: driver and supervisor, and what they do together, servo period by servo period.
 
-    Driver.read -> observe -> policy (thinking.py) -> joint target -> shaped command -> supervisor -> Driver.write
+    Driver.read -> whoever drives -> supervisor -> Driver.write
 
-It runs in the control process (control.py), or inside a test's process on simulated time.
+A job drives: a policy (policy_run.py), a stream of waypoints (following.py), a move or single commands (here). It runs
+in the control process (control.py), or inside a test's process on simulated time.
 
-Legend: n joints, A action.
+Legend: n joints.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..action import joint_pos_target, shape_command
-from ..errors import LimitViolatedError, NotConnectedError, RobotError
-from ..observe import add_kinematics, observe
-from ..spec import ActionTerm, Spec
+from ..action import shape_command
+from ..errors import LimitViolatedError, NotConnectedError, RobotError, UsageError
 from .cameras import View
 from .driver import Driver, Reading
 from .following import Waypoints
+from .gripper_guard import is_number
 from .route import Trail
 from .self_collision import SelfCollision
 from .servo_log import ServoLog
 from .states import ArmState
 from .supervisor import SAME, Code, Supervisor, Verdict
-from .thinking import Thinking
 
 SETTLED = 0.01  # [rad/s] slower than this an arm counts as standing
 RECOVERY_SPEED = 0.05  # of the arm's limits
-MOST_SILENT = 1.0  # [s] without an action, after which an episode is over
 SETTLE_WAIT = 1.0  # [s] for that, after a move
+GRIP_WAIT, GRIP_STILL, GRIP_NEAR = 2.0, 0.15, 0.01  # [s] for fingers; [s] that they rest; share of their way
 Row = dict[str, Any]
 
 
@@ -42,13 +41,13 @@ class ControlLoop:
     def __init__(self, driver: Driver):
         self.driver, self.robot = driver, driver.robot
         self.supervisor = Supervisor(driver.robot, collision=SelfCollision.of(driver.robot))
-        self._trail = Trail(driver.robot)
+        self.trail = Trail(driver.robot)
         self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
         self.waypoints = Waypoints()  # what `follow` goes by
         self.log: ServoLog | None = None
         self.cameras = View({})
         self.interrupted: Callable[[], str] = lambda: ""  # asked every tick: "end" this job, "stop" for good, or ""
-        self._ended = self.is_lost = self._opened = False
+        self.ended = self.is_lost = self._opened = False
         self._job = ArmState.HOLD
         self.scheduling = "ordinary" if driver.realtime else "simulated time"
 
@@ -58,100 +57,64 @@ class ControlLoop:
         reading = self.driver.read()
         self.supervisor.start(reading.joint_pos_target, reading.joint_pos)
         self._opened = True
-        self._trail.begin(self.supervisor.position)
+        self.trail.begin(self.supervisor.position)
 
-    def episode(self, thinking: Thinking, goal: Mapping[str, np.ndarray], steps: int) -> Iterator[Row]:
-        """Run a policy for that many control steps: one row a step, then the last observation.
-
-        Once a step, at the first servo period in which there is an action for it, that makes a new joint target; where
-        none comes the target stays, which brings the arm to rest there. Ends early where a stop is latched or somebody
-        interrupts; the arm comes to a standstill in any case.
-        """
-        driver, supervisor, spec, dt = self.driver, self.supervisor, thinking.spec, self.robot.servo_dt
-        term, size = spec.actions[0], sum(t.size for t in spec.actions)
-        max_velocity, max_acceleration = np.array(term.max_velocity), np.array(term.max_acceleration)
+    def begin(self, job: ArmState) -> None:
+        """A job starts. Raises RobotError where a stop is latched."""
         self._refuse_while_stopped()
-        self._job = ArmState.RUN_POLICY
-        thinking.begin()
-        target, position, velocity = supervisor.position, supervisor.position, supervisor.velocity
-        silent = 0.0  # [s] without an action
-        try:
-            for _ in range(steps):
-                worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity, supervisor.sent)
-                asked, action = np.full(size, np.nan), np.zeros(size)  # (A,); nobody has asked for anything yet
-                begun, last_target = self._read(), target
-                if why := self.cameras.trouble(spec.images):
-                    supervisor.latch("camera", why)
-                    break
-                obs, frames = self._observe(spec, begun, target, goal)
-                thinking.see(obs, begun.time)
-                has_acted = False
-                for tick in range(round(spec.control_dt / dt)):
-                    reading = begun if tick == 0 else self._read()
-                    if not has_acted and (row := thinking.row(begun.time)) is not None:
-                        has_acted, asked = True, row.action
-                        action = np.where(np.isfinite(asked), np.clip(asked, -1.0, 1.0), np.nan)  # inf is not "much"
-                        target = joint_pos_target(term, action, reading.joint_pos, last_target)
-                    silent = 0.0 if has_acted else silent + dt
-                    asked_now, verdict = supervisor.position, self._refused(thinking.trouble(), silent)
-                    if verdict is None:
-                        position, velocity = shape_command(position, velocity, target, max_velocity, max_acceleration,
-                                                           dt)  # fmt: skip
-                        asked_now, verdict = position, supervisor.check(position, driver.now(), reading.time)
-                    self.send(reading, asked_now, verdict)
-                    if verdict.code is not Code.PASS:  # go on from what was sent, not from what was asked
-                        position, velocity = verdict.position, verdict.velocity
-                    if verdict.code > worst.code:
-                        worst = verdict
-                    if supervisor.fault or self._interrupted():
-                        break
-                self._trail.passed(supervisor.position)
-                executed = self._executed(term, action, worst.code if has_acted else Code.REJECT, begun, last_target)
-                yield {
-                    "obs": {group: x.tolist() for group, x in obs.items() if group not in frames},
-                    "frames": frames,
-                    "actions_asked": asked.tolist(),
-                    "actions": executed.tolist(),
-                    "joint_pos_target": supervisor.sent.tolist(),
-                    "verdict": int(worst.code),
-                    "why": "" if worst.code is Code.PASS else str(worst),
-                    "t_mono": begun.time,
-                    "t_device": begun.device_time,
-                    "state": {name: x.tolist() for name, x in self._state(reading).items()},
-                }
-                if supervisor.fault or self._ended:
-                    break
-            end = np.where(np.isfinite(target), target, supervisor.position)
-            obs, frames = self._observe(spec, driver.read(), end, goal)
-            yield {"last_obs": {g: x.tolist() for g, x in obs.items() if g not in frames}, "frames": frames}
-        finally:
-            self._job = ArmState.HOLD
-            self._come_to_rest()
+        self._job, self.ended = job, False
 
-    def _refused(self, trouble: str, silent: float) -> Verdict | None:
-        """The braking command where the policy's process died, hangs, or has had nothing to say for too long."""
-        supervisor = self.supervisor
-        if trouble == "died" or silent > MOST_SILENT:
-            supervisor.latch("process" if trouble else "policy", trouble or "late", silent, MOST_SILENT)
-        return supervisor.refuse("policy") if trouble or supervisor.fault else None
+    def over(self) -> None:
+        """The job is over: come to a standstill."""
+        self._job = ArmState.HOLD
+        self.come_to_rest()
 
-    def move_to(self, joint_pos: np.ndarray, speed: float) -> None:
+    def move_to(self, joint_pos: np.ndarray, speed: float, gripper: float | None = None) -> None:
         """Move to (n,) [rad] in a straight line of joint space, or several, at a fraction `speed` of the arm's limits.
+
+        gripper: where the fingers go once the arm is there [unit of RobotSpec.gripper]; None leaves them alone.
 
         Raises:
             LimitViolatedError: the pose is out of limits, or no way leads there inside the workspace.
+            UsageError: the arm has no gripper.
         """
         supervisor, robot = self.supervisor, self.robot
         self._refuse_while_stopped()
+        if gripper is not None:
+            self._check_gripper(gripper)
         for name, q, low, high in zip(robot.joints, joint_pos, robot.position_low, robot.position_high, strict=True):
             if not low <= q <= high:
                 raise LimitViolatedError(f"{name}: asked to move to {q:.5g} rad, outside [{low:.5g}, {high:.5g}]")
-        self._ended = False
-        self._come_to_rest()
-        for pose in self._trail.route(supervisor.position, joint_pos):
+        self.ended = False
+        self.come_to_rest()
+        for pose in self.trail.route(supervisor.position, joint_pos):
             self._move_straight(pose, speed)
         self._settle()
-        self._trail.begin(supervisor.position)
+        if gripper is not None and not self.ended:
+            self._grip(gripper)
+        self.trail.begin(supervisor.position)
+
+    def _check_gripper(self, goal: float) -> None:
+        hand, guard = self.robot.gripper, self.supervisor.gripper
+        if hand is None or guard is None:
+            raise UsageError(f"this {self.robot.name} moves no gripper")
+        if not (is_number(goal) and guard.low <= goal <= guard.high):
+            raise LimitViolatedError(f"gripper: asked for {goal} {hand.unit}, outside [{guard.low:g}, {guard.high:g}]")
+
+    def _grip(self, goal: float) -> None:
+        """Send the fingers there, and wait until they are or something holds them."""
+        supervisor, guard, still, last = self.supervisor, self.supervisor.gripper, 0.0, np.nan
+        assert guard is not None
+        near = GRIP_NEAR * (guard.high - guard.low)
+        for _ in range(round(GRIP_WAIT / self.robot.servo_dt)):
+            reading, asked = self.read(), guard.towards(goal)
+            verdict = supervisor.check(supervisor.position, self.driver.now(), reading.time, wall=0.0, gripper=asked)
+            self.send(reading, supervisor.position, verdict, asked)
+            moved, last = abs(reading.gripper_pos - last), reading.gripper_pos
+            still = still + self.robot.servo_dt if asked == goal and not moved > near / 10.0 else 0.0
+            if abs(last - goal) < near or still > GRIP_STILL or self.asked_to_end() or supervisor.fault:
+                break
+        self.come_to_rest()
 
     def _move_straight(self, joint_pos: np.ndarray, speed: float) -> None:
         """One line of joint space: `shape_command` moves the share of the way that is done, from 0 to 1."""
@@ -162,51 +125,52 @@ class ControlLoop:
             return
         max_rate = np.array([speed / np.max(np.abs(way) / robot.velocity)])  # [1/s]
         max_change = np.array([speed / np.max(np.abs(way) / robot.acceleration)])  # [1/s^2]
-        while 1.0 - done[0] > 1e-9 and not self._ended:
-            reading = self._read()
+        while 1.0 - done[0] > 1e-9 and not self.ended:
+            reading = self.read()
             done, rate = shape_command(done, rate, np.ones(1), max_rate, max_change, robot.servo_dt)
             asked = start + done * way
             verdict = supervisor.check(asked, driver.now(), reading.time, wall=0.0)
             self.send(reading, asked, verdict)
             if verdict.code is Code.REJECT:
-                self._come_to_rest()
+                self.come_to_rest()
                 raise LimitViolatedError(f"the way to that pose was stopped: {supervisor.fault or verdict}")
-            self._interrupted()
-        self._come_to_rest()
+            self.asked_to_end()
+        self.come_to_rest()
 
-    def command(self, target: Any, at: float | None, source: str = "") -> Row:
+    def command(self, target: Any, at: float | None, source: str = "", gripper: Any = None) -> Row:
         """One servo period of somebody's own commands: verdict and what was sent."""
         self._refuse_while_lost()
         self._job = ArmState.RUN_REPLAY if source == "replay" else ArmState.RUN_TELEOP
-        reading = self._read()
-        verdict = self.supervisor.check(target, self.driver.now(), reading.time, at, source=source)
-        self.send(reading, target, verdict)
-        self._trail.passed(verdict.position)
-        return {"verdict": [int(verdict.code), *verdict[1:5]],
+        reading = self.read()
+        verdict = self.supervisor.check(target, self.driver.now(), reading.time, at, source=source,
+                                        gripper=gripper)  # fmt: skip
+        self.send(reading, target, verdict, gripper)
+        self.trail.passed(verdict.position)
+        return {"verdict": [int(verdict.code), *verdict[1:5]], "gripper": verdict.gripper,
                 **{name: getattr(verdict, name).tolist() for name in ("position", "velocity", "sent")}}  # fmt: skip
 
     def hold(self) -> float:
         """One servo period of braking or standing; the fastest measured joint [rad/s]."""
         self._refuse_while_lost()
-        reading = self._read()
+        reading = self.read()
         self.send(reading, None, self.supervisor.brake(), judged=False)
         return float(np.abs(reading.joint_vel).max())
 
-    def send(self, reading: Reading, asked: Any, verdict: Verdict, gripper: float | None = None,
+    def send(self, reading: Reading, asked: Any, verdict: Verdict, asked_gripper: Any = None,
              judged: bool = True) -> None:  # fmt: skip
         """Send what the verdict says, count it where it was judged, and log the period for whoever reads along."""
-        self.driver.write(verdict.sent, gripper)
+        self.driver.write(verdict.sent, verdict.gripper)
         if judged:
             self.counts[verdict.code] += 1
         if self.log is not None:
             fault = self.supervisor.fault
-            self.log.write(reading, asked, verdict.sent, gripper, verdict.code, verdict.rule,
+            self.log.write(reading, asked, verdict.sent, asked_gripper, verdict.gripper, verdict.code, verdict.rule,
                            fault.rule if fault else "")  # fmt: skip
 
     def stop(self, rule: str = "operator") -> None:
         """Latch a stop and come to a standstill."""
         self.supervisor.latch(rule)
-        self._come_to_rest()
+        self.come_to_rest()
 
     def clear_fault(self) -> None:
         """Release a latched stop, the device's and ours, from the pose that the device now holds."""
@@ -217,7 +181,7 @@ class ControlLoop:
         self.supervisor.clear_fault(reading.joint_pos_target, reading.joint_pos)
         self.is_lost = False
         self._recover(reading)
-        self._trail.passed(self.supervisor.position)
+        self.trail.passed(self.supervisor.position)
 
     def _recover(self, reading: Reading) -> None:
         """Lead an arm that was held back to where it is measured, slowly, so that it does not leap once it is free."""
@@ -251,49 +215,29 @@ class ControlLoop:
                 "scheduling": self.scheduling,
                 "counts": {**counts, **self.driver.counters()}}  # fmt: skip
 
-    def _read(self) -> Reading:
+    def read(self) -> Reading:
         """The newest reading, after the supervisor has looked at it."""
         reading = self.driver.read()
         self.supervisor.observe(reading)
         return reading
 
-    def _observe(self, spec: Spec, reading: Reading, target: np.ndarray, goal: Mapping[str, np.ndarray]):
-        readings = {
-            "joint_pos": reading.joint_pos,
-            "joint_vel": reading.joint_vel,
-            "target_error": target - reading.joint_pos,
-            **goal,
-        }
-        frames, numbers = self.cameras.newest() if spec.images else ({}, {})
-        return observe(spec, add_kinematics(readings, self.robot), frames), numbers
-
-    def _executed(self, term: ActionTerm, action: np.ndarray, code: Code, begun: Reading, last_target: np.ndarray):
-        """The action (A,) in [-1, 1] that was carried out: where the supervisor stepped in, the one nearest to it."""
-        if code is Code.PASS:
-            return action
-        reference = {"measured": begun.joint_pos, "last_target": last_target, "home": np.array(term.home)}
-        steps = (self.supervisor.position - reference[term.reference]) / np.array(term.scale)
-        return np.clip(steps, -1.0, 1.0)
-
-    def _state(self, reading: Reading) -> dict[str, np.ndarray]:
-        """Joint positions and velocities (n,) as they truly are, where the device knows that, else as measured."""
-        return self.driver.truth() or {"joint_pos": reading.joint_pos, "joint_vel": reading.joint_vel}
-
-    def _interrupted(self) -> bool:
+    def asked_to_end(self) -> bool:
+        """Whether somebody wants the job to end, looked up anew; "stop" is latched here."""
         word = self.interrupted()
-        self._ended = bool(word)
+        self.ended = bool(word)
         if word == "stop":
             self.supervisor.latch("operator")
-        return self._ended
+        return self.ended
 
-    def _come_to_rest(self) -> None:
+    def come_to_rest(self) -> None:
+        """Brake to a standstill; then anybody may drive."""
         while not self.supervisor.standing:
             self.hold()
         self.supervisor.release()
 
     def _settle(self) -> None:
         """Stand, and wait for the joints to arrive; a blocked arm is not waited for."""
-        self._come_to_rest()
+        self.come_to_rest()
         for _ in range(round(SETTLE_WAIT / self.robot.servo_dt)):
             if self.hold() < SETTLED:
                 break

@@ -2,6 +2,9 @@
 
 For every episode the task names a start pose and a goal; the arm moves there through the supervisor, the policy
 runs for the task's length, and the task's own rules judge what the arm did. Nothing here is particular to one task.
+
+A task with things to grip or push runs on a twin or an emulated arm with its scene, where they are put in their places
+and where the policy's external terms come from; a twin is given the scene of its task by itself.
 """
 
 from __future__ import annotations
@@ -24,9 +27,12 @@ from ..sim.task import Key, State, Task
 from ..spec import ObsTerm, Spec
 from .cameras import Cameras
 from .drivers import address_robot, split_address, with_option
+from .external import external_terms, scene_of
+from .gripper_guard import gripper_term
 from .match import check_match, offered
 from .recording import Recording
 from .robot import Robot
+from .supervisor import lowest_of
 
 Progress = Callable[[int], None]  # called with how many more episodes ended
 MOVE_SPEED, SLOW = 0.4, 0.05  # of the arm's limits, to the start poses
@@ -71,15 +77,19 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
         raise UsageError(f"apart={apart!r}: expected numpy or torch, or nothing")
     how = {"apart": bool(apart), "torch": apart == "torch", "ensemble": ensemble, "delay": delay}
     runner = Runner.load(policy)
-    world = load_task(task or _task_of(runner, policy))
+    name = task or _task_of(runner, policy)
+    world = load_task(name)
     cameras = dict(cameras or {})
     if cameras and in_process:
         raise UsageError("cameras need the wall's time: leave in_process out")
     if realtime or (cameras and split_address(robot)[0] == "twin"):
         robot = with_option(robot, "realtime", "1")
-    _refuse_differences(runner.spec, world, robot, cameras)
     family, _, options = split_address(robot)
+    if family == "twin" and "task" not in options and external_terms(world.spec):
+        robot = with_option(robot, "task", scene_of(name))
     simulated = family == "twin" or "emulator" in options
+    _refuse_differences(runner.spec, world, robot, cameras, simulated)
+    how["task"] = name
     began, results, faults, recorder, page = time.monotonic(), [], [], None, None
     shapes = {group: runner.spec.obs_shape(group) for group in runner.spec.images}
     small = {group: (shape[0], shape[1]) for group, shape in shapes.items()}
@@ -137,11 +147,15 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
              simulated: bool, how: dict[str, Any], recorder: Recording | None) -> dict[str, Any]:  # fmt: skip
     """Move to the start, run the policy, judge, record: the episode's result."""
     start, velocity, memory = task.reset(key, {})
-    _move(arm, start[0], simulated)
-    term = task.spec.actions[0].name
-    state = State(np.zeros(1), start, velocity, {term: start}, {}, memory)
+    joints, hand = start[:, : arm.spec.num_joints], gripper_term(spec)
+    # a task's qpos has the joints first, then the fingers where they move
+    _move(arm, joints[0], simulated, None if hand is None else float(start[0, arm.spec.num_joints]))
+    if external_terms(task.spec):
+        arm.arrange(start[0])
+    targets = {term.name: joints for term in task.spec.actions if term.kind == "joint_pos"}
+    state = State(np.zeros(1), start, velocity, targets, {}, memory)
     readings = task.observe(state)
-    goal = {t.name: readings[t.name][0] for t in _goal_terms(task.spec).values()}
+    goal = {name: readings[name][0] for name in _goal_terms(task.spec)}
     rows, rewards, terminated, after = [], [], False, None
     for row in arm.run_episode(policy, goal, task.max_episode_steps, **how):
         if terminated or "last_obs" in row:  # the successor of the last step that counts
@@ -149,14 +163,15 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
             continue
         rows.append(row)
         action = np.asarray(row["actions"])[None]
-        joint_pos, joint_vel = (np.asarray(row["state"][name])[None] for name in ("joint_pos", "joint_vel"))
-        now = np.array([len(rows) * spec.control_dt])
-        state = replace(state, time=now, qpos=joint_pos, qvel=joint_vel)
+        now, told = np.array([len(rows) * spec.control_dt]), row["state"]
+        whole = ("qpos", "qvel") if external_terms(task.spec) else ("joint_pos", "joint_vel")
+        qpos, qvel = (np.asarray(told[name])[None] for name in whole)
+        state = replace(state, time=now, qpos=qpos, qvel=qvel)
         state = replace(state, memory=task.advance(state, action))
         rewards.append(float(task.reward(state, action)[0]))
         terminated = bool(task.terminated(state)[0])
         if recorder is not None:
-            values = {name: row[name] for name in RECORDED}
+            values = {name: row[name] for name in (*RECORDED, *(["gripper_target"] if hand else []))}
             recorder.step(row["obs"], {**values, "rewards": rewards[-1], "terminated": terminated}, row["frames"])
         if terminated:
             arm.end()
@@ -167,18 +182,18 @@ def _episode(arm: Robot, policy: str, spec: Spec, task: Task, key: Key,
     return result
 
 
-def _move(arm: Robot, pose: np.ndarray, simulated: bool) -> None:
-    """To the start pose; slowly where braking from a fast move would touch a wall.
+def _move(arm: Robot, pose: np.ndarray, simulated: bool, gripper: float | None) -> None:
+    """To the start pose, slowly where braking from a fast move would touch a wall; there, the gripper as it starts.
 
     A simulated arm that the move caught on something is released and tries again; any other waits for a person.
     """
     try:
-        arm.move_to(pose, MOVE_SPEED)
+        arm.move_to(pose, MOVE_SPEED, gripper)
     except LimitViolatedError:
         arm.status()
         if arm.fault and simulated:
             arm.clear_fault()
-        arm.move_to(pose, SLOW)
+        arm.move_to(pose, SLOW, gripper)
 
 
 def _key(seed: int, episode: int) -> Key:
@@ -196,15 +211,24 @@ def _task_of(runner: Runner, policy: str | os.PathLike[str]) -> str:
 
 def _goal_terms(spec: Spec) -> dict[str, ObsTerm]:
     """What the task, not the arm, provides."""
-    return {t.name: t for terms in spec.observations.values() for t in terms if t.source in ("goal", "external")}
+    return {t.name: t for terms in spec.observations.values() for t in terms if t.source == "goal"}
 
 
-def _refuse_differences(spec: Spec, task: Task, robot: str, cameras: Mapping[str, str]) -> None:
+def _refuse_differences(spec: Spec, task: Task, robot: str, cameras: Mapping[str, str], simulated: bool) -> None:
     """Raise SpecError, with the list, before anything is opened or moves."""
-    model = address_robot(robot)
+    model, outside = address_robot(robot), external_terms(task.spec)
     if task.spec.robot != model.name:
         raise SpecError(f"the task {task.name} is for {task.spec.robot or 'no arm'!r}, {robot} is {model.name!r}")
-    check_match(spec, model, {**_goal_terms(task.spec), **offered(spec, cameras)})
+    given = outside if simulated else {}
+    check_match(spec, model, {**_goal_terms(task.spec), **given, **offered(spec, cameras)})
+    if outside and not simulated:
+        raise SpecError(f"{task.name} is judged by {', '.join(outside)}, which nobody tells at {robot}; deploy it on a "
+                        f"twin, or on an emulated arm with task={scene_of(task.name)}")  # fmt: skip
+    lowest = getattr(task, "lowest", None)
+    if lowest is not None and lowest_of(model) > lowest + 1e-9:
+        raise SpecError(f"{task.name} works down to {lowest:g} m above the base, and commands to {robot} keep the tool "
+                        f"above {lowest_of(model):g} m; where nothing is in the way below, add lowest={lowest:g} to "
+                        "the address")  # fmt: skip
 
 
 def _mean(results: list[dict[str, Any]], name: str) -> float:

@@ -1,18 +1,21 @@
 """From an address to a driver: `FAMILY:DEVICE?option=value&…`, for instance `twin:fr3?latency=0.04&mass=1.1`.
 
-A driver of your own is `py:module:attribute?option=value` (docs/write-a-driver.md).
+A driver of your own is `py:module:attribute?option=value` (docs/write-a-driver.md). Whatever the family, `lowest=0.01`
+says how low commands may bring the tool [m, base frame]: to a table, once somebody has seen that it is there.
 
 A driver's module is imported when its address is opened, so nobody needs another vendor's library.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..address import own_attribute, split_options
 from ..errors import UsageError, unknown_name
 from ..robots import RobotSpec, robot_spec
 from .driver import Driver
+from .supervisor import down_to
 
 
 def _twin(device: str, options: dict[str, str]) -> Driver:
@@ -94,7 +97,21 @@ def address_robot(address: str) -> RobotSpec:
 def driver_at(address: str) -> Driver:
     """The driver for an address, not yet open."""
     family, device, options = split_address(address)
-    return FAMILIES[family](device, options)
+    text = options.pop("lowest", None)
+    driver = FAMILIES[family](device, options)
+    if text is not None:
+        driver.robot = down_to(driver.robot, _height(text))
+    return driver
+
+
+def _height(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= 2.0:
+        raise UsageError(f"lowest={text}: expected a height of the tool in the base frame, within 2 m")
+    return value
 
 
 def with_option(address: str, name: str, value: str) -> str:

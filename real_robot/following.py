@@ -93,17 +93,16 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float, source: str =
         raise UsageError(f"period is the time between two rows, above 0 s and at most 1 s, not {period}")
     driver, supervisor, robot, dt = loop.driver, loop.supervisor, loop.robot, loop.robot.servo_dt
     max_velocity, max_acceleration = SHARE * np.array(robot.velocity), SHARE * np.array(robot.acceleration)
-    loop._refuse_while_stopped()
+    loop.begin(ArmState.RUN_REPLAY if source == "replay" else ArmState.RUN_TELEOP)
     waypoints.clear()
-    loop._ended, loop._job = False, ArmState.RUN_REPLAY if source == "replay" else ArmState.RUN_TELEOP
-    target, gripper, aim = supervisor.position, None, None
+    target, gripper, grip, aim, hand = supervisor.position, None, None, None, supervisor.gripper
     position, velocity = supervisor.position, supervisor.velocity
     try:
-        while not (loop._ended or supervisor.fault):
+        while not (loop.ended or supervisor.fault):
             worst = Verdict(Code.PASS, "", "", np.nan, np.nan, position, velocity, supervisor.sent)
             first, aimed = None, target
             for _ in range(max(1, round(period / dt))):
-                reading = loop._read()
+                reading = loop.read()
                 first = first or reading
                 aim = waypoints.aim(driver.now())
                 if aim is None:
@@ -116,19 +115,20 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float, source: str =
                         if source == "replay" and _usable(before, position.shape):
                             goal = target + _coasting((target - before) / dt, max_velocity, max_acceleration)
                         asked, velocity = shape_command(position, velocity, goal, max_velocity, max_acceleration, dt)
-                    verdict = supervisor.check(asked, driver.now(), reading.time)
+                    grip = None if gripper is None or hand is None else hand.towards(gripper)
+                    verdict = supervisor.check(asked, driver.now(), reading.time, gripper=grip)
                 if aim is None:
                     loop.send(reading, None, verdict, judged=False)
                 else:
-                    loop.send(reading, asked, verdict, gripper)
+                    loop.send(reading, asked, verdict, grip)
                 position = verdict.position
                 if aim is None or verdict.code is not Code.PASS:
                     velocity = verdict.velocity
                 if verdict.code > worst.code:
                     worst = verdict
-                if loop._interrupted() or supervisor.fault:
+                if loop.asked_to_end() or supervisor.fault:
                     break
-            loop._trail.passed(supervisor.position)
+            loop.trail.passed(supervisor.position)
             assert first is not None
             yield {
                 "time": first.time,
@@ -150,8 +150,7 @@ def follow(loop: ControlLoop, waypoints: Waypoints, period: float, source: str =
                 "counts": {code.name.lower(): count for code, count in loop.counts.items()},
             }
     finally:
-        loop._come_to_rest()
-        loop._job = ArmState.HOLD
+        loop.over()
 
 
 def add_points(loop: ControlLoop, waypoints: Waypoints, points: Sequence[Sequence[Any]] | None) -> None:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,6 @@ FINGERS = 2.0  # a width of the hand is this much of one finger's way
 class Franka(Sided):
     """One FR3 with or without (gripper=0) the Franka Hand."""
 
-    robot = FR3
     realtime = True
 
     def __init__(self, host: str, options: dict[str, str] | None = None):
@@ -52,6 +52,7 @@ class Franka(Sided):
         if (hand := options.get("gripper", "1")) not in ("0", "1"):
             raise UsageError(f"franka option gripper={hand}: expected 0 or 1")
         self.host, self._has_hand = host, hand == "1"
+        self.robot = FR3 if self._has_hand else replace(FR3, gripper=None)
         self._side = SideLine(options["emulator"]) if "emulator" in options else None
         self._arm: _Process | None = None
         self._hand: _Process | None = None
@@ -62,7 +63,9 @@ class Franka(Sided):
         self._arm = _Process("franka_loop", self.host)
         self._state: State | None = None
         self._target = np.array(self.robot.home)
-        self._arrived, self._width, self._hand_fault, self._wanted = 0.0, math.nan, "", math.nan
+        self._arrived, self._width, self._hand_fault = 0.0, math.nan, ""
+        self._wanted: float | None = None  # of the hand, asked for last,
+        self._told: float | None = None  # and sent last
         try:
             self._wait(lambda: self._state is not None, OPEN_WAIT, "sends no state")
             if self._has_hand:
@@ -94,11 +97,17 @@ class Franka(Sided):
         self._drain()
         arm.send(b"T" + TARGET.pack(*joint_pos_target))
         self._target = np.array(joint_pos_target, np.float64)
-        if gripper_target is not None and self._hand is not None and gripper_target != self._wanted:
-            self._wanted = gripper_target
-            low, high = sorted((FR3.gripper.closed, FR3.gripper.open))  # type: ignore[union-attr]
-            self._hand.send(WIDTH.pack(FINGERS * min(max(gripper_target, low), high)))
+        self._move_hand(gripper_target)
         self._wait_for_state(SILENT)
+
+    def _move_hand(self, target: float | None) -> None:
+        """The hand takes goals, and hears of no other while it moves: one is sent once it no longer changes."""
+        before, self._wanted = self._wanted, self._wanted if target is None else target
+        if self._hand is None or self._wanted is None or self._wanted != before or self._wanted == self._told:
+            return
+        low, high = sorted((FR3.gripper.closed, FR3.gripper.open))  # type: ignore[union-attr]
+        self._hand.send(WIDTH.pack(FINGERS * min(max(self._wanted, low), high)))
+        self._told = self._wanted
 
     def brake(self) -> None:
         """Send nothing until the path stands: the process that keeps the 1 kHz brakes within the limits."""

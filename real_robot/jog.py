@@ -23,6 +23,7 @@ from ..kinematics import forward_kinematics, jacobian, rotation_matrix
 from ..robots import RobotSpec
 from .route import outside
 from .self_collision import SelfCollision
+from .stopping import StoppingWay
 
 ITERATIONS = 3
 DAMPING = 0.02  # k [m]: the largest gain from error to joint is 1 / (2 k)
@@ -135,7 +136,7 @@ class Jog:
         then, now = outside(self.robot, np.stack([before, q]))
         if now > -CLEARANCE and now > then:
             return before
-        near = self._collision is not None and self._collision.touching(before, q, np.zeros(len(q)), APART)
+        near = self._collision is not None and self._collision.touching(before, q, StoppingWay.standing(len(q)), APART)
         return before if near else q
 
     def _grip(self, wish: Wish, dt: float) -> None:

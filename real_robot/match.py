@@ -8,17 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..errors import SpecError
 from ..robots import RobotSpec
 from ..spec import UNKNOWN, ActionTerm, ObsTerm, Spec
+from .gripper_guard import is_gripper
 
 
 def readings_of(robot: RobotSpec) -> dict[str, ObsTerm]:
     """The quantities that the control loop of this arm measures or computes, by name."""
     n = robot.num_joints
-    terms = (
+    terms = [
         ObsTerm("joint_pos", (n,), "robot", "rad"),
         ObsTerm("joint_vel", (n,), "robot", "rad/s"),
         ObsTerm("target_error", (n,), "robot", "rad"),
         ObsTerm("tool_pos", (3,), "kinematics", "m", frame="base"),
-    )
+        ObsTerm("tool_rot", (6,), "kinematics", "1", frame="base"),
+    ]
+    if robot.gripper is not None:
+        terms.append(ObsTerm("gripper_pos", (1,), "robot", robot.gripper.unit))
     return {term.name: term for term in terms}
 
 
@@ -77,21 +81,46 @@ def _observations(spec: Spec, offered: Mapping[str, ObsTerm]) -> Iterator[str]:
 
 
 def _actions(spec: Spec, robot: RobotSpec) -> Iterator[str]:
-    if len(spec.actions) != 1:
-        yield (f"action: expected one term for the joints of {robot.name}, "
+    hands = [term for term in spec.actions if is_gripper(term)]
+    arms = [term for term in spec.actions if not is_gripper(term)]
+    if len(arms) != 1 or len(hands) > 1:
+        yield (f"action: expected one term for the joints of {robot.name} and at most one for its gripper, "
                f"found {', '.join(term.name for term in spec.actions) or 'none'}")  # fmt: skip
-    for term in spec.actions:
-        where = f"action {term.name!r}"
-        if term.kind not in robot.modes:
-            kind = "its kind is unknown" if term.kind == UNKNOWN else f"kind {term.kind!r}"
-            yield f"{where}: {kind}, the arm takes {', '.join(robot.modes)}"
-            continue
-        if term.joints != robot.joints:
-            yield f"{where}: joints {', '.join(term.joints)}; expected, in this order, {', '.join(robot.joints)}"
-            continue
-        if term.unit != "rad":
-            yield f"{where}: unit expected 'rad', found {term.unit!r}"
-        yield from _limits(where, term, robot)
+        return
+    yield from _arm_action(arms[0], robot)
+    if hands:
+        yield from _gripper_action(hands[0], robot)
+
+
+def _arm_action(term: ActionTerm, robot: RobotSpec) -> Iterator[str]:
+    where = f"action {term.name!r}"
+    if term.kind not in robot.modes:
+        kind = "its kind is unknown" if term.kind == UNKNOWN else f"kind {term.kind!r}"
+        yield f"{where}: {kind}, the arm takes {', '.join(robot.modes)}"
+        return
+    if term.joints != robot.joints:
+        yield f"{where}: joints {', '.join(term.joints)}; expected, in this order, {', '.join(robot.joints)}"
+        return
+    if term.unit != "rad":
+        yield f"{where}: unit expected 'rad', found {term.unit!r}"
+    yield from _limits(where, term, robot)
+
+
+def _gripper_action(term: ActionTerm, robot: RobotSpec) -> Iterator[str]:
+    """Every arm's gripper has the same convention (gripper_guard.py); a policy's bounds say which one it has."""
+    where, hand = f"action {term.name!r}", robot.gripper
+    if hand is None:
+        yield (f"{where}: the policy moves a gripper, and this {robot.name} has none to command "
+               "(a gripper that is mounted may have to be named in its address)")  # fmt: skip
+        return
+    if term.joints != (hand.actuator,):
+        yield f"{where}: moves {', '.join(term.joints) or 'what it does not name'}; expected {hand.actuator}"
+    if term.unit != hand.unit:
+        yield f"{where}: unit expected {hand.unit!r}, found {term.unit!r}"
+    low, high = sorted((hand.closed, hand.open))
+    if not low - 1e-9 <= term.low[0] < term.high[0] <= high + 1e-9:
+        yield (f"{where}: commands [{term.low[0]:g}, {term.high[0]:g}] are no part of [{low:g}, {high:g}] {hand.unit}: "
+               f"this gripper is closed at {hand.closed:g} and open at {hand.open:g}")  # fmt: skip
 
 
 def _limits(where: str, term: ActionTerm, robot: RobotSpec) -> Iterator[str]:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..action import action_slices, control_value
 from ..datasets.episodes import Episode, EpisodeFile
 from ..errors import DatasetError, UsageError
 from ..robots import RobotSpec
 from ..spec import Spec
+from .gripper_guard import gripper_term
 from .robot import Robot
 
 SPEED = 0.15  # of the arm's limits, on the way to the first pose
@@ -128,11 +130,11 @@ def _motion(where: str, episode: Episode, spec: Spec, robot: RobotSpec) -> Motio
 
 
 def _gripper(episode: Episode, spec: Spec, robot: RobotSpec) -> np.ndarray | None:
-    """The gripper's command (T,), where the actions hold one."""
-    at = 0
-    for term in spec.actions:
-        if robot.gripper is not None and term.kind == "control" and term.joints == (robot.gripper.actuator,):
-            share = 0.5 * (np.asarray(episode["actions"])[:, at] + 1.0)
-            return term.low[0] + share * (term.high[0] - term.low[0])
-        at += term.size
-    return None
+    """The gripper's command (T,), where the recording has one and the arm such a gripper."""
+    term = gripper_term(spec)
+    if term is None or robot.gripper is None or term.joints != (robot.gripper.actuator,):
+        return None
+    if "gripper_target" in episode:
+        return np.asarray(episode["gripper_target"], np.float64)
+    share = np.asarray(episode["actions"], np.float64)[:, action_slices(spec)[term.name]]
+    return control_value(term, share)[:, 0]

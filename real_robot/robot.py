@@ -75,7 +75,10 @@ class Robot:
         return Reading(r["time"], r["device_time"], joint_pos, joint_vel, target, r["gripper_pos"], effort, r["fault"])
 
     def truth(self) -> dict[str, np.ndarray]:
-        """What only a simulated arm knows: joint_pos, joint_vel (n,), tool_pos (3,). Else empty."""
+        """What only a simulated arm knows: joint_pos, joint_vel (n,), tool_pos (3,). Else empty.
+
+        With the scene of a task also the whole state, qpos (nq,) and qvel (nv,).
+        """
         return {name: np.asarray(value) for name, value in self._ask("truth").items()}
 
     def status(self) -> dict[str, Any]:
@@ -94,24 +97,33 @@ class Robot:
 
     # ---- moving ------------------------------------------------------------------------------
 
-    def command(self, target: Any, at: float | None = None, source: str = "") -> Verdict:
+    def command(self, target: Any, at: float | None = None, source: str = "",
+                gripper: float | None = None) -> Verdict:  # fmt: skip
         """Ask for joint positions (n,) [rad] one servo period from now; the verdict, with what was sent.
 
         at: when the command was made, on the clock of `status()["time"]` [s]; None says just now.
         source: who asks; while one source drives, the commands of another are rejected. Between commands the arm
-        brakes to a standstill.
+        brakes to a standstill. gripper: its command [unit of RobotSpec.gripper]; None leaves it alone.
         """
-        result = self._ask("command", target=_plain(target), at=at, source=source)
+        result = self._ask("command", target=_plain(target), at=at, source=source, gripper=gripper)
         code, rule, joint, asked, limit = result["verdict"]
-        sent = (np.asarray(result[name]) for name in ("position", "velocity", "sent"))
-        return Verdict(Code(code), rule, joint, asked, limit, *sent)
+        position, velocity, sent = (np.asarray(result[name]) for name in ("position", "velocity", "sent"))
+        return Verdict(Code(code), rule, joint, asked, limit, position, velocity, sent, result["gripper"])
 
-    def move_to(self, joint_pos: Any, speed: float = 0.3) -> None:
+    def move_to(self, joint_pos: Any, speed: float = 0.3, gripper: float | None = None) -> None:
         """Move to joint positions (n,) [rad] and stand: straight in joint space, or first back as the arm came.
 
-        speed: fraction of the arm's velocity and acceleration limits. Raises LimitViolatedError, RobotError.
+        speed: fraction of the arm's velocity and acceleration limits; gripper: where the fingers go once the arm is
+        there [unit of RobotSpec.gripper], None leaves them alone. Raises LimitViolatedError, RobotError.
         """
-        self._ask("move_to", joint_pos=_plain(joint_pos), speed=speed)
+        self._ask("move_to", joint_pos=_plain(joint_pos), speed=speed, gripper=gripper)
+
+    def arrange(self, qpos: Any) -> None:
+        """Put the objects of a simulated scene where a state (nq,) of its task has them; the arm stays as it is.
+
+        Raises UsageError on an arm without such a scene.
+        """
+        self._ask("arrange", qpos=_plain(qpos))
 
     def run_episode(self, policy: str | os.PathLike[str] | Any, goal: Mapping[str, Any], steps: int,
                     **how: Any) -> Iterator[Message]:  # fmt: skip
@@ -120,11 +132,12 @@ class Robot:
         goal: values of the observation terms that come from outside the arm, by name. Leaving the loop early ends
         the episode; the arm then brakes. In process, a runner may stand in place of the file.
         how: apart (bool: the policy in a process of its own, for large networks), torch (bool: there in torch),
-        ensemble (weight of temporal ensembling, 0 for the newest chunk alone), delay ([s] added to its thinking).
+        ensemble (weight of temporal ensembling, 0 for the newest chunk alone), delay ([s] added to its thinking),
+        task (whose `observe` makes external terms of a simulated scene's state; external.py).
 
-        A row holds obs {group: list}, actions_asked, actions (executed, in [-1, 1]), joint_pos_target (sent last),
-        verdict (worst of the step) and why, t_mono, t_device, and state: joint_pos and joint_vel at the step's end,
-        true where the arm knows the truth.
+        A row holds obs {group: list}, actions_asked, actions (executed, in [-1, 1]), joint_pos_target and
+        gripper_target (sent last), verdict (worst of the step) and why, t_mono, t_device, and state: joint_pos and
+        joint_vel at the step's end, or what the arm knows of the truth.
         Raises SpecError where the policy does not fit this arm.
         """
         in_hand = not isinstance(policy, str | os.PathLike)

@@ -19,6 +19,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,9 @@ class Ros2(Sided):
                 raise unknown_name("ros2 option", name, OPTIONS)
         if not options.get("domain", "0").isdigit() or options.get("virtual", "0") not in ("0", "1"):
             raise UsageError("ros2 options: domain is a whole number, as ROS_DOMAIN_ID is; virtual is 0 or 1")
-        self.robot: RobotSpec = robot_spec(device)
+        known = robot_spec(device)
+        self._finger = known.gripper.joints[0] if known.gripper else ""  # told by joint states all the same
+        self.robot: RobotSpec = known if "gripper" in options else replace(known, gripper=None)
         self.realtime = options.get("virtual", "0") == "0"
         self._side = SideLine(options["emulator"]) if "emulator" in options else None
         self._node: RosNode | None = None
@@ -224,7 +227,7 @@ class Ros2(Sided):
 
     def _keeper(self, kind: str) -> Callable[[Any], None]:
         """What keeps the newest message of a topic, if it tells all joints."""
-        wanted = (*self.robot.joints, *(self.robot.gripper.joints[:1] if self.robot.gripper else ()))
+        wanted = (*self.robot.joints, *([self._finger] if self._finger else ()))
 
         def keep(message: Any) -> None:
             self._heard_of += 1

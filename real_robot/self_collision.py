@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..robots import RobotSpec
-from .tool_box import reach, stopping_distance, stopping_path
+from .stopping import StoppingWay
+from .tool_box import reach
 
 ASSETS = Path(__file__).resolve().parents[1] / "sim" / "assets"
 APART = 0.01  # [m] that links keep
@@ -30,13 +31,12 @@ class SelfCollision:
         import mujoco
 
         path = ASSETS / f"{robot.name}.xml"
-        self._mujoco, self._robot = mujoco, robot
+        self._mujoco = mujoco
         self._model = mujoco.MjModel.from_xml_path(str(path))
         self._model.geom_margin[:] = SEEN
         self._data: Any = mujoco.MjData(self._model)
         n, first = robot.num_joints, int(self._model.joint(robot.joints[0]).qposadr[0])
         self._qpos = slice(first, first + n)
-        self._step = np.array(robot.acceleration) * robot.servo_dt
         self._reach = reach(robot) + HAND
         self._hand = self._beyond(int(self._model.joint(robot.joints[-1]).bodyid[0]))
         self._allowed: set[tuple[int, int]] = set()
@@ -48,16 +48,15 @@ class SelfCollision:
         """For an arm that Poise has drawn; None for any other."""
         return cls(robot) if (ASSETS / f"{robot.name}.xml").exists() else None
 
-    def touching(self, before: np.ndarray, position: np.ndarray, velocity: np.ndarray,
+    def touching(self, before: np.ndarray, position: np.ndarray, way: StoppingWay,
                  apart: float = APART) -> tuple[str, float, float] | None:  # fmt: skip
-        """The nearest pair, its distance and the limit [m] where that is less, at `position` or braking from there.
+        """The nearest pair, its distance and the limit [m] where that is less, at `position` or on the way to stand.
 
         A way that leads no nearer than the arm stands already, at `before`, is let through, so that it can be led out.
         """
-        stopping = stopping_distance(velocity, self._step, self._robot.servo_dt)
-        if self._reach @ (np.abs(position - self._anchor) + stopping) < self._clearance - apart:
+        if self._reach @ (np.abs(position - self._anchor) + way.distance) < self._clearance - apart:
             return None
-        path = position + _thinned(stopping_path(velocity, self._step, self._robot.servo_dt))
+        path = position + _thinned(way.path)
         found = [self.distance(pose) for pose in path]
         self._anchor, self._clearance = position.copy(), found[0][0]
         nearest, pair = min(found)

@@ -14,10 +14,12 @@ The rules, in order, for a command (n,) [rad] that asks where the joints shall b
     tool_speed    the tool is no faster than the arm's maker or whoever works beside it allows
     workspace     the tool, here and on the whole way to standstill if we had to brake from here, stays in its box
     collision     the links, on the same way, keep apart from one another
+    gripper_range, gripper_velocity   of a gripper's command beside them (gripper_guard.py)
 
-Position, velocity and acceleration CLIP the command to the nearest that satisfies all three at once; the others
-REJECT it and send a braking command instead. Rejections that tell of a broken source latch a stop, and so does what
-`observe` finds in a reading: a fault of the device's own, joints that do not follow, torque at its limit.
+Position, velocity and acceleration CLIP the command to the nearest that satisfies all three at once, and the gripper's
+rules its half; the others REJECT it and send a braking command instead. Rejections that tell of a broken source latch a
+stop, and so does what `observe` finds in a reading: a fault of the device's own, joints that do not follow, torque at
+its limit.
 
 Why what goes out is always legal: the state (q, v) sent last satisfies an invariant, namely that braking at a_max
 from it stays inside the joint range and inside the box. A command is let through only if the state after it
@@ -43,7 +45,7 @@ This is not a safety-rated system: a hardware stop belongs within reach.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -52,9 +54,12 @@ import numpy as np
 from ..errors import LimitViolatedError, RobotError
 from ..robots import RobotSpec
 from .driver import Reading
+from .gripper_guard import NAME as GRIPPER
+from .gripper_guard import GripperGuard, is_number
 from .moving_mean import MovingMean, jerk_periods
 from .self_collision import SelfCollision
 from .slowing import Slowing
+from .stopping import StoppingWay
 from .tool_box import ToolBox
 
 ROUNDED = 1e-6  # [rad] that a pose at the end of a joint's range may have been rounded beyond it, as to float32
@@ -87,6 +92,7 @@ class Verdict(NamedTuple):
     position: np.ndarray  # (n,) the command as it was let through [rad]
     velocity: np.ndarray  # (n,) its velocity [rad/s]
     sent: np.ndarray  # (n,) what to send: the same, under the limit of jerk [rad]
+    gripper: float | None = None  # what to send to the gripper [its unit]; None leaves it alone
 
     def __str__(self) -> str:
         if self.code is Code.PASS:
@@ -135,6 +141,7 @@ class Supervisor:
         self._mean = MovingMean(self.position, jerk_periods(robot))
         self._tool_box = ToolBox(robot, self._step, self._mean.length, tool_speed or robot.tool_speed)
         self._collision = collision
+        self.gripper = None if robot.gripper is None else GripperGuard(robot.gripper, robot.servo_dt)
         self._rejected = {rule: 0 for rule in LATCH_AFTER}
         self._started, self._last_at = False, -np.inf
         self.release()
@@ -162,17 +169,20 @@ class Supervisor:
                                          f"they may differ by {apart} rad")  # fmt: skip
         self.position, self.velocity = np.clip(held, self._low, self._high), np.zeros(len(held))
         self._mean.fill(self.position)
-        if outside := self._tool_box.outside(self.position, self.velocity):
+        still = StoppingWay.standing(len(self.position))
+        if outside := self._tool_box.outside(self.position, still):
             axis, value, limit = outside
             raise LimitViolatedError(f"the tool stands at {axis} = {value:.4g} m, beyond the workspace's "
                                      f"{limit:.4g} m; move it back by hand")  # fmt: skip
-        if self._collision and (touching := self._collision.touching(held, held, self.velocity, apart=0.0)):
+        if self._collision and (touching := self._collision.touching(held, held, still, apart=0.0)):
             pair, distance, _ = touching
             raise LimitViolatedError(f"{pair} overlap by {-distance:.2g} m; move the arm apart by hand")
         self._started, self._last_at = False, -np.inf
         self._behind = self._strained = 0
         self.release()
         self._rejected = dict.fromkeys(self._rejected, 0)
+        if self.gripper is not None:
+            self.gripper.begin()
 
     def latch(self, rule: str, joint: str = "", asked: float = np.nan, limit: float = np.nan) -> None:
         """Stop, and stay stopped until `clear_fault`; a fault that is latched already stays."""
@@ -210,6 +220,8 @@ class Supervisor:
 
     def observe(self, reading: Reading) -> None:
         """Latch a stop for what a reading shows: a fault of the device's own, joints behind, torque at its limit."""
+        if self.gripper is not None:
+            self.gripper.observe(reading.gripper_pos)
         if reading.fault:
             self.latch("device", reading.fault)
         if self.recovering:
@@ -228,7 +240,7 @@ class Supervisor:
                 self.latch("effort", self.robot.joints[worst], float(share[worst]) * limit, limit)
 
     def check(self, asked: Any, now: float, reading_time: float, at: float | None = None, wall: float = WALL,
-              source: str = "") -> Verdict:  # fmt: skip
+              source: str = "", gripper: Any = None) -> Verdict:  # fmt: skip
         """The verdict on one command; what it says to send counts as sent.
 
         Args:
@@ -237,6 +249,7 @@ class Supervisor:
             at: when the command was made [s]; commands that are repeated or out of order carry no later one.
             wall: distance that the tool keeps from the walls of its box [m]; moves away from a wall take 0.
             source: who asks; while one drives, others are turned away.
+            gripper: its command [unit of RobotSpec.gripper]; None leaves it alone.
         """
         if self.fault is not None:
             return self._reject("stopped", "", np.nan, np.nan)
@@ -247,6 +260,8 @@ class Supervisor:
         if not np.isfinite(asked).all():
             worst = int(np.argmin(np.isfinite(asked)))
             return self._reject("finite", self.robot.joints[worst], float(asked[worst]), np.nan)
+        if gripper is not None and (broken := self._not_for_gripper(gripper)):
+            return self._reject(broken, GRIPPER, float(gripper) if is_number(gripper) else np.nan, np.nan)
         if not -self._dt <= now - reading_time <= self.ages.reading:
             return self._reject("stale", "reading", now - reading_time, self.ages.reading)
         if at is not None:
@@ -264,17 +279,29 @@ class Supervisor:
         position, velocity, lowest, highest = self._nearest(asked)
         if fast := self._tool_box.too_fast(self.position, position, velocity):
             return self._reject("tool_speed", "", *fast)
-        if outside := self._tool_box.outside(position, velocity, wall):
+        way = StoppingWay(velocity, self._step, self._dt)
+        if outside := self._tool_box.outside(position, way, wall):
             return self._reject("workspace", *outside)
-        if self._collision and (touching := self._collision.touching(self.position, position, velocity)):
+        if self._collision and (touching := self._collision.touching(self.position, position, way)):
             return self._reject("collision", *touching)
         self._started, self._holder, self._held_since = True, source, now
         code, why = Code.PASS, ("", "", np.nan, np.nan)
         if (np.abs(position - asked) > SAME).any():
             code, why = Code.CLIP, self._why(asked, position, lowest, highest)
+        if gripper is not None and self.gripper is not None:
+            grip = self.gripper.judge(gripper)
+            self.gripper.sent = gripper = grip.sent
+            if grip.rule and code is Code.PASS:
+                code, why = Code.CLIP, (grip.rule, GRIPPER, grip.asked, grip.limit)
         self._sent(position, velocity)
         self._rejected = dict.fromkeys(self._rejected, 0)
-        return Verdict(code, *why, position, velocity, self.sent)
+        return Verdict(code, *why, position, velocity, self.sent, gripper)
+
+    def _not_for_gripper(self, asked: Any) -> str:
+        """The rule that a gripper's command breaks before anything is compared; "" none."""
+        if self.gripper is None or not is_number(asked):
+            return "shape"
+        return "" if np.isfinite(asked) else "finite"
 
     def refuse(self, rule: str) -> Verdict:
         """Brake for lack of a command, or of trust in where it would come from; in a row, that latches a stop."""
@@ -338,6 +365,17 @@ class Supervisor:
             if self._rejected[rule] >= LATCH_AFTER[rule]:
                 self.fault = verdict
         return verdict
+
+
+def down_to(robot: RobotSpec, lowest: float) -> RobotSpec:
+    """The arm with a box in which commands may bring the tool down to `lowest` [m, base frame], and no further."""
+    x, y, _ = robot.workspace_low
+    return replace(robot, workspace_low=(x, y, lowest - WALL))
+
+
+def lowest_of(robot: RobotSpec) -> float:
+    """How low commands may bring the tool [m, base frame]."""
+    return robot.workspace_low[2] + WALL
 
 
 def _inside(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..kinematics import forward_kinematics, tool_jacobian
 from ..robots import RobotSpec
+from .stopping import StoppingWay
 
 NEAR = 0.02  # [rad] from the anchor, where it need not move
 BOX_MARGIN = 1e-6  # [m] the box lies so much inside the published one, for the rounding of sums
@@ -27,21 +28,6 @@ def reach(robot: RobotSpec) -> np.ndarray:
     """How far the tool can be from each joint's axis: (n,) [m]."""
     lengths = [float(np.linalg.norm(frame.pos)) for frame in (*robot.chain[1:], robot.tool)]
     return np.cumsum(lengths[::-1])[::-1]
-
-
-def stopping_distance(velocity: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
-    """Joint angles (n,) [rad] that braking by `step` (n,) [rad/s] a period covers, or a little more."""
-    speed = np.abs(velocity)
-    return 0.5 * speed * speed / step * dt
-
-
-def stopping_path(velocity: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
-    """Where braking leads, in joint angles from here: (T, n) [rad], the first row zero."""
-    ticks = int(np.max(np.abs(velocity) / step)) + 1
-    k = np.arange(ticks + 1)[:, None]
-    speeds = np.maximum(np.abs(velocity) - k * step, 0.0)
-    speeds[0] = 0.0
-    return np.sign(velocity) * np.cumsum(speeds, axis=0) * dt
 
 
 class ToolBox:
@@ -54,7 +40,7 @@ class ToolBox:
             periods: over which what is sent is a mean of commands; it cuts corners by a bound, and so do the walls.
             max_speed: of the tool [m/s].
         """
-        self._robot, self._step, self._dt, self._max_speed = robot, step, robot.servo_dt, max_speed
+        self._robot, self._dt, self._max_speed = robot, robot.servo_dt, max_speed
         self._reach = reach(robot)
         # a mean over the time D of a path with |p''| <= a is off it by at most a D^2 / 24, and a dt^2 / 8 between rows
         span, acceleration = (periods - 1) * robot.servo_dt, step / robot.servo_dt
@@ -77,9 +63,9 @@ class ToolBox:
         fastest = float(np.linalg.norm(there - here)) / self._dt
         return (fastest, self._max_speed) if fastest > self._max_speed else None
 
-    def outside(self, position: np.ndarray, velocity: np.ndarray, wall: float = 0.0) -> tuple[str, float, float] | None:
-        """Axis, value and limit [m] where the tool comes nearer to a wall than that, here or braking from here."""
-        stop = np.copysign(stopping_distance(velocity, self._step, self._dt), velocity)
+    def outside(self, position: np.ndarray, way: StoppingWay, wall: float = 0.0) -> tuple[str, float, float] | None:
+        """Axis, value and limit [m] where the tool comes nearer to a wall than that, here or on its way to stand."""
+        stop = np.copysign(way.distance, way.velocity)
         if self._surely_inside(position, stop, wall):
             return None
         halfway = position + 0.5 * stop  # no pose of the way is farther from there than half of it
@@ -87,7 +73,7 @@ class ToolBox:
             self._move_anchor(halfway)
             if self._surely_inside(position, stop, wall):
                 return None
-        path = position[None] + stopping_path(velocity, self._step, self._dt)  # (T, n)
+        path = position[None] + way.path  # (T, n)
         tool, _ = forward_kinematics(self._robot, path)  # (T, 3)
         excess = np.maximum(self._low - tool, tool - self._high)
         if (excess <= -wall).all():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from ..errors import NotConnectedError, UsageError, unknown_name
 from ..robots import ROBOTS, RobotSpec
 from .driver import Reading
 from .emulators import arm
-from .emulators.arm import PHYSICS_DT, ArmOptions, EmulatedArm
+from .emulators.arm import PHYSICS_DT, ArmOptions, EmulatedArm, moves_gripper, task_at
 from .emulators.oracle import Oracle
+from .supervisor import down_to
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,30 @@ def options_from(texts: Mapping[str, str]) -> TwinOptions:
     return options
 
 
+def in_scene(robot: RobotSpec, name: str) -> RobotSpec:
+    """The arm as it stands in a task's scene: without a gripper where it has rigid fingers, and down to its table."""
+    if (task := task_at(name, robot)) is None:
+        return robot
+    lowest = getattr(task, "lowest", None)
+    found = robot if moves_gripper(task) else replace(robot, gripper=None)
+    return found if lowest is None else down_to(found, lowest)
+
+
 class Twin:
     """An emulated arm. Before anybody connects, its control box has held it at home for a while."""
 
     def __init__(self, robot: RobotSpec, options: TwinOptions | None = None):
         if robot.name not in ROBOTS:
             raise unknown_name("twin", robot.name, ROBOTS)
-        self.robot, self.options = robot, options or TwinOptions()
+        self.options = options or TwinOptions()
+        self._model, self.robot = robot, in_scene(robot, self.options.task)
         self.realtime = bool(self.options.realtime)
         self._arm: EmulatedArm | None = None
 
     # ---- Driver ------------------------------------------------------------------------------
 
     def open(self) -> None:
-        self._arm = EmulatedArm(self.robot, self.options)
+        self._arm = EmulatedArm(self._model, self.options)
         home = np.array(self.robot.home)
         per_tick = round(self.robot.servo_dt / PHYSICS_DT)
         ticks, late = divmod(round(self.options.latency / PHYSICS_DT), per_tick)
@@ -83,7 +94,7 @@ class Twin:
     def write(self, joint_pos_target: np.ndarray, gripper_target: float | None = None) -> None:
         arm = self._open_arm()
         usable = self._oracle.arrived(joint_pos_target)
-        if gripper_target is not None:
+        if gripper_target is not None and self._oracle.gripper_arrived(gripper_target):
             arm.command_gripper(gripper_target)
         self._follow(np.array(joint_pos_target, np.float64) if usable else self._underway[-1])
 
@@ -99,6 +110,10 @@ class Twin:
 
     def truth(self) -> dict[str, np.ndarray]:
         return self._open_arm().truth()
+
+    def arrange(self, qpos: np.ndarray) -> None:
+        """Put the objects of its scene where a state (nq,) of its task has them. Raises UsageError without a scene."""
+        self._open_arm().arrange(qpos)
 
     def counters(self) -> dict[str, int]:
         self._open_arm()

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,8 @@ class UR(Sided):
     """A UR arm behind the Driver protocol."""
 
     def __init__(self, host: str, options: UROptions | None = None):
-        self.robot, self.host, self.options = UR5E, host, options or UROptions()
+        self.robot = replace(UR5E, gripper=None)
+        self.host, self.options = host, options or UROptions()
         self.realtime = not self.options.virtual
         self._side = SideLine(self.options.emulator) if self.options.emulator else None
         self._process: subprocess.Popen[bytes] | None = None

@@ -18,6 +18,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,6 @@ OPTIONS = ("emulator", "virtual", "gripper")
 class XArm(Sided):
     """One xArm7. gripper=1: the vendor's gripper is mounted (asking for it where it is not latches an error)."""
 
-    robot = XARM7
-
     def __init__(self, host: str, options: dict[str, str] | None = None):
         options = options or {}
         for name, text in options.items():
@@ -58,6 +57,7 @@ class XArm(Sided):
                 raise UsageError(f"xarm option {name}={text}: expected 0 or 1")
         self.host, self.realtime = host, options.get("virtual", "0") == "0"
         self._has_gripper = options.get("gripper", "0") == "1"
+        self.robot = XARM7 if self._has_gripper else replace(XARM7, gripper=None)
         self._side = SideLine(options["emulator"]) if "emulator" in options else None
         self._arm: Any = None
         if not self.realtime and self._side is None:
@@ -81,7 +81,9 @@ class XArm(Sided):
         self._reported, self._lost, self._refused = time.monotonic(), False, False
         self._held = np.array(self.robot.home)  # (n,) sent last, or what the box follows by itself [rad]
         self._last: tuple[float, np.ndarray] | None = None  # when and where the joints were last
-        self._gripper_pos, self._gripper_target, self._gripper_fault, self._periods = math.nan, None, "", 0
+        self._gripper_pos, self._gripper_fault, self._periods = math.nan, "", 0
+        self._gripper_wanted: int | None = None  # counts asked for last,
+        self._gripper_target: int | None = None  # and sent last
         self._due = time.monotonic()
         self._read_clock()
         if arm.axis != self.robot.num_joints:
@@ -186,7 +188,7 @@ class XArm(Sided):
         if not self._refused:
             self._held = command
         self._steps, self._periods = self._steps + 1, self._periods + 1
-        if gripper_target is not None and not self._refused:
+        if self._has_gripper and not self._refused:
             self._move_gripper(gripper_target)
         if self.realtime:
             self._due = max(self._due + self.robot.servo_dt, time.monotonic() - self.robot.servo_dt)
@@ -287,10 +289,13 @@ class XArm(Sided):
 
     # ---- the gripper -------------------------------------------------------------------------
 
-    def _move_gripper(self, target: float) -> None:
-        """Its command [m] in the gripper's own counts, where it has changed."""
-        counts = round((target - CLOSED) / (OPEN - CLOSED) * GRIPPER_COUNTS)
-        if self._has_gripper and counts != self._gripper_target:
+    def _move_gripper(self, target: float | None) -> None:
+        """Its command [m] in the gripper's own counts: a goal, which is sent once it no longer changes."""
+        before = self._gripper_wanted
+        if target is not None:
+            self._gripper_wanted = round((target - CLOSED) / (OPEN - CLOSED) * GRIPPER_COUNTS)
+        counts = self._gripper_wanted
+        if counts == before and counts != self._gripper_target:
             code, _ = self._ask(lambda: self._arm.set_gripper_position(counts, wait=False, no_check=True))
             self._gripper_target = counts if code == 0 else None
             self._gripper_fault = f"gripper: code {code}" if code else ""

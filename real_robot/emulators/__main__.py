@@ -12,6 +12,8 @@ import sys
 
 from ...errors import PoiseError, UsageError
 from . import catalogue
+from .arm import task_at
+from .emulator import Emulator
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def run(name: str, host: str, link: str, virtual: bool, settings: list[str]) -> 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     emulator.open()
     side = emulator.side_line()
-    query = f"emulator={side.address}" + ("&virtual=1" if virtual else "")
+    query = f"emulator={side.address}" + ("&virtual=1" if virtual else "") + _of_scene(emulator)
     facts = {
         "address": f"{emulator.address}{'&' if '?' in emulator.address else '?'}{query}",
         "robot": emulator.robot.name,
@@ -54,6 +56,12 @@ def run(name: str, host: str, link: str, virtual: bool, settings: list[str]) -> 
         emulator.ended.set()
         side.close()
     return 0
+
+
+def _of_scene(emulator: Emulator) -> str:
+    """What an address says so that a driver may work in the emulator's scene."""
+    lowest = getattr(task_at(emulator.arm.options.task, emulator.robot), "lowest", None)
+    return "" if lowest is None else f"&lowest={lowest:g}"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """EmulatedArm: an arm in MuJoCo under its own position controllers, as unlike the training worlds as a real arm is.
 
 It shares the robot's model file with the simulator and nothing else: its own time step and integrator, its own
-parameters (model error), sensor noise. The twin and every emulator of a vendor's protocol hold one.
-Legend: n joints; the gripper counts apart.
+parameters (model error), sensor noise. The twin and every emulator of a vendor's protocol hold one. With `task` it
+stands in that task's scene, with what is there to be gripped or pushed, else over a floor.
+Legend: n joints; the gripper counts apart; nq, nv numbers of the scene's state, in the task's own order.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ import numpy as np
 from ...errors import UsageError, unknown_name
 from ...keyed import Stream
 from ...robots import ROBOTS, RobotSpec
+from ...sim.make import load_task
+from ...sim.task import Task
 
 ASSETS = Path(__file__).resolve().parents[2] / "sim" / "assets"
 PHYSICS_DT = 0.001  # [s] training worlds step 0.005 with implicitfast
@@ -37,6 +40,7 @@ class ArmOptions:
     noise: float = 0.0  # [rad] standard deviation of measured joint positions
     velocity_noise: float = 0.0  # [rad/s] standard deviation of measured joint velocities
     seed: float = 0  # of the noise
+    task: str = ""  # whose scene it stands in, as in lift/fr3; empty: over a floor
 
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -62,10 +66,13 @@ def options_from(
     Raises:
         UsageError: an unknown option, something that is no number, or a number out of range.
     """
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for name, text in texts.items():
+        if name == "task":
+            values[name] = text
+            continue
         if name not in ranges:
-            raise unknown_name(f"{what} option", name, ranges)
+            raise unknown_name(f"{what} option", name, (*ranges, "task"))
         low, high = ranges[name]
         try:
             value = float(text)
@@ -78,16 +85,37 @@ def options_from(
     return kind(**values)
 
 
+def task_at(name: str, robot: RobotSpec) -> Task | None:
+    """The task whose scene an arm stands in; None for none.
+
+    Raises:
+        UsageError: no such task, or another arm's.
+    """
+    if not name:
+        return None
+    task = load_task(name)
+    if task.spec.robot != robot.name:
+        raise UsageError(f"the scene of {name} is for {task.spec.robot or 'no arm'!r}, this is {robot.name!r}")
+    return task
+
+
+def moves_gripper(task: Task | None) -> bool:
+    """Whether an arm in that scene has fingers that move: a task that grips nothing makes them rigid."""
+    return task is None or any(term.kind == "control" for term in task.spec.actions)
+
+
 class EmulatedArm:
-    """The arm over a floor; before anybody connects, its control box has held it at home for a while."""
+    """The arm over a floor or in a scene; before anybody connects, its control box has held it at home for a while."""
 
     def __init__(self, robot: RobotSpec, options: ArmOptions | None = None):
         import mujoco
 
         if robot.name not in ROBOTS:
             raise unknown_name("emulated arm", robot.name, ROBOTS)
-        self.robot, self.options = robot, options or ArmOptions()
-        self._mujoco, self.model = mujoco, _build(mujoco, robot, self.options)
+        self.options = options or ArmOptions()
+        task = task_at(self.options.task, robot)
+        self.robot = robot if moves_gripper(task) else replace(robot, gripper=None)
+        self._mujoco, self.model = mujoco, _build(mujoco, robot, self.options, task)
         self._data: Any = mujoco.MjData(self.model)
         n = robot.num_joints
         first = self.model.joint(robot.joints[0])
@@ -115,6 +143,24 @@ class EmulatedArm:
             raise UsageError(f"{self.robot.name} has no gripper")
         low, high = sorted((gripper.closed, gripper.open))
         self._data.ctrl[self.model.actuator(gripper.actuator).id] = min(max(target, low), high)
+
+    def arrange(self, qpos: np.ndarray) -> None:
+        """Put everything but the arm and its fingers where a state (nq,) of the scene has it, at rest.
+
+        Raises:
+            UsageError: there is no scene, or its state has another length.
+        """
+        if not self.options.task or qpos.shape != self._data.qpos.shape or not np.isfinite(qpos).all():
+            expected = f"{self.model.nq} finite numbers" if self.options.task else "task=lift/fr3 or the like"
+            raise UsageError(f"arranging a scene takes {expected}, got {np.shape(qpos)}")
+        own = {*self.robot.joints, *(self.robot.gripper.joints if self.robot.gripper else ())}
+        for joint in (self.model.joint(i) for i in range(self.model.njnt)):
+            if joint.name not in own:
+                q, v = int(joint.qposadr[0]), int(joint.dofadr[0])
+                free = joint.type[0] == self._mujoco.mjtJoint.mjJNT_FREE
+                self._data.qpos[q : q + (7 if free else 1)] = qpos[q : q + (7 if free else 1)]
+                self._data.qvel[v : v + (6 if free else 1)] = 0.0
+        self._mujoco.mj_forward(self.model, self._data)
 
     def place(self, joint_pos: np.ndarray, gripper: float | None = None) -> None:
         """Put the arm (n,) [rad], and its gripper, somewhere at once: what a hand does to an arm without torque."""
@@ -168,22 +214,31 @@ class EmulatedArm:
         return float(self._data.joint(gripper.joints[0]).qpos[0]) if gripper else math.nan
 
     def truth(self) -> dict[str, np.ndarray]:
-        """joint_pos, joint_vel (n,), tool_pos (3,)."""
-        return {"joint_pos": self.joint_pos, "joint_vel": self.joint_vel, "tool_pos": self.tool_pos}
+        """joint_pos, joint_vel (n,), tool_pos (3,); in a scene its state too, qpos (nq,) and qvel (nv,)."""
+        truth = {"joint_pos": self.joint_pos, "joint_vel": self.joint_vel, "tool_pos": self.tool_pos}
+        if self.options.task:
+            truth |= {"qpos": self._data.qpos.copy(), "qvel": self._data.qvel.copy()}
+        return truth
 
 
-def _build(mujoco: Any, robot: RobotSpec, o: ArmOptions) -> Any:
-    """The compiled model: the arm over a floor, with these parameters."""
-    spec = mujoco.MjSpec.from_file(str(ASSETS / f"{robot.name}.xml"))
-    spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1])
+def _build(mujoco: Any, robot: RobotSpec, o: ArmOptions, task: Task | None) -> Any:
+    """The compiled model: the arm over a floor or in a task's scene, with these parameters."""
+    if task is None:
+        spec = mujoco.MjSpec.from_file(str(ASSETS / f"{robot.name}.xml"))
+        spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1])
+    else:
+        spec = task.model()
     spec.option.timestep, spec.option.integrator = PHYSICS_DT, mujoco.mjtIntegrator.mjINT_IMPLICIT
     model = spec.compile()
-    model.body_mass *= o.mass
-    model.body_inertia *= o.mass
+    root = model.body_rootid[model.joint(robot.joints[0]).bodyid[0]]
+    links = model.body_rootid == root  # not what lies on the table
+    model.body_mass[links] *= o.mass
+    model.body_inertia[links] *= o.mass
     model.body_mass[model.body("hand").id] += o.payload
-    model.dof_damping *= o.damping
+    own = links[model.dof_bodyid]
+    model.dof_damping[own] *= o.damping
     model.dof_frictionloss[: robot.num_joints] += o.friction_loss
-    model.dof_frictionloss *= o.friction
+    model.dof_frictionloss[own] *= o.friction
     model.geom_friction *= o.friction
     model.actuator_gainprm[:, 0] *= o.gain
     model.actuator_biasprm[:, 1:3] *= o.gain

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from ...robots import VX300S
 from .arm import ArmOptions
-from .servo_line import ServoLine, TableServo
+from .servo_line import TICK, ServoLine, TableServo
 
 XM430, XM540 = 1020, 1120
 HEADER = b"\xff\xff\xfd\x00"
@@ -36,6 +36,7 @@ class DynamixelEmulator(ServoLine):
     BITS: ClassVar[Mapping[str, int]] = {"voltage": 0, "overheating": 2, "overload": 5}
     TORQUE: ClassVar[tuple[int, int]] = (64, 1)
     GOAL: ClassVar[tuple[int, int]] = (116, 4)
+    GRIPPER_TICK = 2.0 * HORN * TICK  # [m] at most
 
     def __init__(self, link: str = "", options: ArmOptions | None = None, virtual: bool = False, baud: int = 1_000_000):
         servos = [TableServo(i, XM540 if i < 8 else XM430, 2048) for i in (1, 2, 4, 6, 7, 8, 9)]

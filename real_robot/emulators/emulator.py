@@ -66,6 +66,12 @@ class Emulator:
             if self.virtual:
                 self._advance()
 
+    def grip(self, target: float, tick: float = 0.0) -> None:
+        """A gripper's command has arrived, decoded to its unit, in which it was rounded to `tick`."""
+        with self.lock:
+            if self.oracle.gripper_arrived(target, tick) and self.arm.robot.gripper is not None:
+                self.arm.command_gripper(target)
+
     def brake(self) -> None:
         """The device's own ramp to standstill, from the last command."""
         with self.lock:
@@ -121,6 +127,9 @@ class Emulator:
             match request["do"]:
                 case "truth":
                     return {**self.arm.truth(), "time": self.arm.time}
+                case "arrange":
+                    self.arm.arrange(np.asarray(request["qpos"], np.float64))
+                    return {}
                 case "counters":
                     return {**self.oracle.counters(), "told": self.oracle.told}
                 case "faults":

@@ -70,6 +70,18 @@ class Oracle:
                 return True
         return False
 
+    def gripper_arrived(self, command: float, tick: float = 0.0) -> bool:
+        """Judge a gripper's command [its unit], rounded to `tick` on its way; whether it is a number at all."""
+        gripper = self.robot.gripper
+        if gripper is None or not np.isfinite(command):
+            self._violated("a gripper's command, and no number or no gripper", command)
+            return False
+        low, high = sorted((gripper.closed, gripper.open))
+        slack = TOLERANCE * (high - low) + 0.5 * tick
+        if not low - slack <= command <= high + slack:
+            self._violated("gripper", command)
+        return True
+
     def restart(self, held: np.ndarray) -> None:
         """The arm stands at (n,) [rad] by its own doing; differences start anew from there."""
         self.position = np.array(held, np.float64)

@@ -119,8 +119,7 @@ class Ros2Emulator(CoastingEmulator):
             self.follow(command)
 
     def _grip(self, message: Any) -> None:
-        with self.lock:
-            self.arm.command_gripper(float(message.data[0]))
+        self.grip(float(message.data[0]))
 
     def _tell(self) -> None:
         """The joint states, as the faults that are on have them."""

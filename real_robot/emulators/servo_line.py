@@ -81,6 +81,7 @@ class ServoLine(Emulator):
     BROADCAST = 254
     TORQUE: ClassVar[tuple[int, int]]  # registers (address, bytes) that every protocol has
     GOAL: ClassVar[tuple[int, int]]
+    GRIPPER_TICK = TICK  # of the gripper's servo, in the gripper's unit
     ELBOW = 2  # index of the joint that faults befall
 
     def __init__(self, robot: RobotSpec, servos: Sequence[TableServo], link: str, options: ArmOptions | None,
@@ -102,6 +103,7 @@ class ServoLine(Emulator):
         self.refresh()
         for servo in self.servos.values():
             servo.put(self.GOAL, self.angle_to_tick(servo, self._angle_of(servo)))
+        self._grip_goal = self.gripper.get(self.GOAL)
 
     # ---- the protocol's own ------------------------------------------------------------------
 
@@ -245,7 +247,9 @@ class ServoLine(Emulator):
 
     def _follow_goals(self, goals: np.ndarray) -> None:
         """Judge what the wire carried (n,); follow what the servos have heard."""
-        self.arm.command_gripper(self.gripper_command(self.tick_to_angle(self.gripper, self.gripper.get(self.GOAL))))
+        if (goal := self.gripper.get(self.GOAL)) != self._grip_goal:
+            self._grip_goal = goal
+            self.grip(self.gripper_command(self.tick_to_angle(self.gripper, goal)), self.GRIPPER_TICK)
         if np.array_equal(heard := self.goals(), goals):
             self.follow(goals)
             return
@@ -293,7 +297,7 @@ class ServoLine(Emulator):
         for i, servo in enumerate(self.joints):
             self.show(servo, self.angle_to_tick(servo, joint_pos[i]), servo.sign * joint_vel[i] / TICK,
                       servo.sign * effort[i])  # fmt: skip
-        self.show(self.gripper, self.angle_to_tick(self.gripper, self.gripper_angle(self.arm.gripper_pos)), 0.0, 0.0)
+        self.show(self.gripper, self.angle_to_tick(self.gripper, self._jaw()), 0.0, 0.0)
         for servo in self.shadows:
             for own in self.joints:
                 if own.id == servo.shadow_of:
@@ -304,7 +308,12 @@ class ServoLine(Emulator):
         for i, own in enumerate(self.joints):
             if own.id in (servo.id, servo.shadow_of):
                 return float(self.arm.joint_pos[i])
-        return self.gripper_angle(self.arm.gripper_pos)
+        return self._jaw()
+
+    def _jaw(self) -> float:
+        """Angle of the gripper's servo [rad]; in a scene with rigid fingers it stands at its zero."""
+        position = self.arm.gripper_pos
+        return 0.0 if math.isnan(position) else self.gripper_angle(position)
 
     # ---- faults ------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 JSON, a line each way, over TCP on loopback:
 
-    {"do": "truth"}                       -> {"joint_pos": […], "joint_vel": […], "tool_pos": […], "time": …}
+    {"do": "truth"}                       -> {"joint_pos": […], "joint_vel": […], "tool_pos": […], "time": …},
+                                             in a task's scene also its state, "qpos" and "qvel"
+    {"do": "arrange", "qpos": […]}        puts the objects of its scene where a task's state has them
     {"do": "counters"}                    -> {"arrived": …, "out_of_limit": …, "told": [the first violations in words]}
     {"do": "faults"}                      -> {"faults": {name: what it does}}
     {"do": "inject", "fault": NAME, "seconds": S or null}   a fault, for so long or until cleared
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import NotConnectedError, RobotError
+from ...errors import NotConnectedError, PoiseError, RobotError, UsageError
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
 WAIT = 5.0  # [s] for an answer
@@ -62,7 +64,7 @@ class SideServer:
 def _answer(handle: Handler, line: bytes) -> bytes:
     try:
         answer = {"ok": True, **handle(json.loads(line))}
-    except (ValueError, KeyError, TypeError, RobotError) as error:
+    except (ValueError, KeyError, TypeError, PoiseError) as error:
         answer = {"ok": False, "message": f"{type(error).__name__}: {error}"}
     return json.dumps(answer, default=lambda value: np.asarray(value).tolist()).encode() + b"\n"
 
@@ -95,9 +97,14 @@ class SideLine:
         return answer
 
     def truth(self) -> dict[str, np.ndarray]:
-        """joint_pos, joint_vel (n,), tool_pos (3,) as they truly are."""
+        """joint_pos, joint_vel (n,), tool_pos (3,) as they truly are, and qpos, qvel of a scene where there is one."""
         answer = self.ask("truth")
-        return {name: np.asarray(answer[name]) for name in ("joint_pos", "joint_vel", "tool_pos")}
+        names = ("joint_pos", "joint_vel", "tool_pos", "qpos", "qvel")
+        return {name: np.asarray(answer[name]) for name in names if name in answer}
+
+    def arrange(self, qpos: np.ndarray) -> None:
+        """Put the objects of its scene somewhere."""
+        self.ask("arrange", qpos=qpos.tolist())
 
     def counters(self) -> dict[str, int]:
         """`arrived` and `out_of_limit` of the oracle."""
@@ -133,3 +140,10 @@ class Sided:
         """The emulator's own counts: see Driver."""
         self._before_side()
         return self._side.counters() if self._side else {}
+
+    def arrange(self, qpos: np.ndarray) -> None:
+        """Put the objects of an emulator's scene somewhere. Raises UsageError on an arm that is none."""
+        self._before_side()
+        if self._side is None:
+            raise UsageError("only the scene of a twin or an emulated arm can be arranged; put things there by hand")
+        self._side.arrange(qpos)

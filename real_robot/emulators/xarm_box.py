@@ -173,8 +173,8 @@ class ControlBox(CoastingEmulator):
         if function == 16:
             if address == 0x0700:
                 (counts,) = struct.unpack(">i", data[8:12])
-                share = counts / GRIPPER_COUNTS
-                self.arm.command_gripper(CLOSED + share * (OPEN - CLOSED))
+                count_size = (OPEN - CLOSED) / GRIPPER_COUNTS
+                self.grip(CLOSED + counts * count_size, count_size)
             return struct.pack(">BBBHH", host, unit, function, address, count)
         values = bytes(2 * count)
         if address == 0x0702:

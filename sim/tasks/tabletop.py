@@ -99,6 +99,11 @@ class Tabletop(HeldGoal, ABC):
         self._fingers = np.full(len(gripper.joints), gripper.open) if self.grips and gripper else np.zeros(0)
         self.start_pose = start_pose(self.robot, self.place(np.array(self.start)))
 
+    @property
+    def lowest(self) -> float:
+        """How low commands have to bring the tool [m]: until its fingertips are at the table."""
+        return self.bench.tip
+
     # ---- the world ---------------------------------------------------------------------------
 
     def model(self) -> mujoco.MjSpec:

@@ -22,6 +22,7 @@ from poise.policies.runner import Runner
 from poise.real_robot.control_loop import ControlLoop
 from poise.real_robot.drivers import driver_at
 from poise.real_robot.emulators.launch import start_emulator
+from poise.real_robot.policy_run import run_policy
 from poise.real_robot.thinking import Here
 from poise.sim.make import load_task
 
@@ -58,7 +59,7 @@ def main() -> None:
                 driver.write(held)
             best_line = max(best_line, 200 / (time.perf_counter() - began))
             began = time.perf_counter()
-            rows = sum("obs" in row for row in loop.episode(Here(runner), goal, STEPS))
+            rows = sum("obs" in row for row in run_policy(loop, Here(runner), goal, STEPS))
             best_cycle = max(best_cycle, rows * per_step / (time.perf_counter() - began))
             loop.move_to(np.array(driver.robot.home), 0.5)
         counts = driver.counters()

@@ -152,7 +152,7 @@ def test_wild_policies_never_get_a_command_out_of_limits_to_the_device(seed):
 class NoSupervisor(control_loop.Supervisor):
     """Lets everything through: what the path would be without its guard."""
 
-    def check(self, asked, now, reading_time, at=None, wall=0.0, source=""):
+    def check(self, asked, now, reading_time, at=None, wall=0.0, source="", gripper=None):
         self._sent(np.array(asked), (asked - self.position) / FR3.servo_dt)
         return Verdict(Code.PASS, "", "", np.nan, np.nan, self.position, self.velocity, self.sent)
 

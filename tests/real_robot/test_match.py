@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from poise.errors import SpecError
+from poise.real_robot.drivers import address_robot
 from poise.real_robot.match import check_match, differences, readings_of
-from poise.robots import FR3
+from poise.robots import FR3, ROBOTS
+from poise.sim.make import load_task
 from poise.sim.tasks.reach import reach_spec
 from poise.spec import ActionTerm, ObsTerm, Spec
 
@@ -25,11 +27,15 @@ def with_arm(**changes) -> Spec:
     return replace(SPEC, actions=(replace(ARM, **changes),))
 
 
+def with_gripper(**changes) -> Spec:
+    return replace(SPEC, actions=(ARM, replace(GRIPPER, **changes)))
+
+
 def changed(values, i, value):
     return (*values[:i], value, *values[i + 1 :])
 
 
-GRIPPER = ActionTerm("gripper", "control", low=(0.0,), high=(0.04,))
+GRIPPER = ActionTerm("gripper", "control", ("gripper",), (0.0,), (0.04,), unit="m")
 EXTRA = replace(SPEC, observations={"state": (*SPEC.observations["state"], ObsTerm("force", (3,), "robot", "N"))})
 CAMERA = replace(SPEC, observations={**SPEC.observations, "wrist": (ObsTerm("wrist", (64, 64, 3), "camera", "1", "uint8"),)})  # fmt: skip
 
@@ -43,7 +49,18 @@ MUTATIONS = {
     "control": (with_arm(kind="control"), "kind 'control', the arm takes joint_pos"),
     "unknown kind": (with_arm(kind="unknown"), "its kind is unknown"),
     "discrete": (replace(SPEC, actions=(ActionTerm("move", "discrete", n=4),)), "kind 'discrete'"),
-    "a gripper too": (replace(SPEC, actions=(ARM, GRIPPER)), "expected one term for the joints of fr3, found arm, gripper"),
+    "two grippers": (replace(SPEC, actions=(ARM, GRIPPER, replace(GRIPPER, name="other"))), "found arm, gripper, other"),
+    "two arms": (replace(SPEC, actions=(ARM, replace(ARM, name="other"))), "expected one term for the joints of fr3"),
+    "a gripper alone": (replace(SPEC, actions=(GRIPPER,)), "found gripper"),
+    "another gripper": (with_gripper(joints=("finger_joint1",)), "moves finger_joint1; expected gripper"),
+    "a gripper without a name": (with_gripper(joints=()), "moves what it does not name; expected gripper"),
+    "the gripper's unit": (with_gripper(unit="rad"), "unit expected 'm', found 'rad'"),
+    "a width in place of a finger's way": (with_gripper(high=(0.08,)), "[0, 0.08] are no part of [0, 0.04] m: this "
+                                           "gripper is closed at 0 and open at 0.04"),
+    "a gripper from -1 to 1": (with_gripper(low=(-1.0,), high=(1.0,)), "[-1, 1] are no part of [0, 0.04]"),
+    "a gripper of no way": (with_gripper(low=(0.02,), high=(0.02,)), "[0.02, 0.02] are no part"),
+    "the gripper's reading": (replace(SPEC, observations={"state": (*SPEC.observations["state"], ObsTerm(
+        "gripper_pos", (1,), "robot", "1"))}), "state/gripper_pos: unit expected '1', here it is 'm'"),
     "no action": (replace(SPEC, actions=()), "found none"),
     "degrees": (with_arm(unit="deg"), "unit expected 'rad', found 'deg'"),
     "unknown action unit": (with_arm(unit="unknown"), "unit expected 'rad', found 'unknown'"),
@@ -82,7 +99,7 @@ def test_a_policy_that_does_not_fit_is_refused_with_the_difference_named(name):
 
 
 def test_only_the_difference_there_is_gets_named():
-    for name in set(MUTATIONS) - {"a gripper too"}:  # which is two: one term too many, of a kind the arm does not take
+    for name in MUTATIONS:
         assert len(differences(MUTATIONS[name][0], FR3, GOALS)) == 1, name
 
 
@@ -95,7 +112,30 @@ def test_all_differences_are_listed_at_once():
     assert str(error.value).count("\n  - ") == 4
 
 
+def test_a_gripper_that_is_not_mounted_is_a_difference():
+    bare = replace(FR3, gripper=None)
+    (line,) = differences(with_gripper(), bare, GOALS)
+    assert "moves a gripper, and this fr3 has none" in line
+    seen = replace(SPEC, observations={"state": (*SPEC.observations["state"], readings_of(FR3)["gripper_pos"])})
+    assert "state/gripper_pos: not available here" in differences(seen, bare, GOALS)[0]
+    for address in ("ur:127.0.0.1", "xarm:127.0.0.1", "franka:127.0.0.1?gripper=0", "ros2:fr3"):
+        assert address_robot(address).gripper is None, address
+    for address in ("xarm:127.0.0.1?gripper=1", "franka:127.0.0.1", "ros2:fr3?gripper=g", "twin:ur5e"):
+        assert address_robot(address).gripper is not None, address
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_arm_takes_the_tasks_with_a_gripper(robot):
+    for task in (f"lift/{robot}", f"pick-place/{robot}"):
+        spec = load_task(task).spec
+        outside = {t.name: t for terms in spec.observations.values() for t in terms if t.source in ("goal", "external")}
+        assert differences(spec, ROBOTS[robot], outside) == []
+        assert differences(replace(spec, actions=spec.actions[::-1]), ROBOTS[robot], outside) == []
+
+
 def test_no_policy_that_fits_is_refused():
+    assert differences(with_gripper(), FR3, GOALS) == []
+    assert differences(with_gripper(low=(0.01,), high=(0.03,)), FR3, GOALS) == [], "a part of its way"
     assert differences(SPEC, FR3, GOALS) == []
     assert differences(Spec.from_json(SPEC.to_json()), FR3, GOALS) == []
     terms = list(readings_of(FR3).values())

@@ -325,7 +325,7 @@ def test_a_random_walk_through_the_supervisor_never_leaves_the_limits(name):
             )
             robot.command(ask)
             if robot.fault:
-                robot._link._loop._come_to_rest()
+                robot._link._loop.come_to_rest()
                 robot.clear_fault()
         assert device.oracle.arrivals >= 1500
         assert device.oracle.out_of_limit == 0, device.oracle.told
