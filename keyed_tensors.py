@@ -10,7 +10,6 @@ Legend: N rows, B blocks of four words: those of all requests beside each other.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from .kernels import serve
 
 _M = (0xD2511F53, 0xCD9E8D57)  # multipliers and Weyl constants of the paper, as in keyed.py
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -33,7 +34,7 @@ def uniforms(requests: Sequence[Request]) -> list[Tensor]:
     """
     sizes = [size for _, _, _, size, _ in requests]
     counts = [_blocks(size) for size in sizes]
-    if kernels_serve(requests[0][1].device):
+    if serve(requests[0][1].device, torch.get_default_dtype()):
         from . import keyed_warp
 
         numbers = keyed_warp.numbers(requests, counts)
@@ -41,12 +42,6 @@ def uniforms(requests: Sequence[Request]) -> list[Tensor]:
         numbers = _rounded(philox(requests).flatten(1))  # (N, 4 B)
     starts = np.cumsum([0, *(4 * count for count in counts)])
     return [numbers[:, start : start + size] for start, size in zip(starts.tolist(), sizes, strict=False)]
-
-
-def kernels_serve(device: torch.device) -> bool:
-    """Whether kernels of Warp may stand for what is many launches in torch."""
-    of_warp = "warp" in sys.modules and device.type in ("cpu", "cuda")
-    return of_warp and torch.get_default_dtype() == torch.float32
 
 
 def _rounded(words: Tensor) -> Tensor:

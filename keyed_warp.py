@@ -20,6 +20,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from .kernels import launch
+
 Keys = tuple[tuple[int, int], ...]
 Sources = tuple[tuple[int, int], ...]  # of each request: (which of the D tensors, or -1; else the integer)
 
@@ -81,15 +83,10 @@ def numbers(requests: Sequence[tuple[tuple[int, int], Any, Any, int, Any]], coun
     different: list[Tensor] = []
     sources = [_sources(each, different) for each in zip(*((w, e, s) for _, w, e, _, s in requests), strict=True)]
     device, rows = different[0].device, max(len(t) for t in different)
-    wp.init()  # does nothing where it was done
     values = torch.stack([t.expand(rows) for t in different])
     table = _table(tuple(key for key, *_ in requests), tuple(counts), *sources, device)
     result = torch.empty((rows, 4 * len(table)), dtype=torch.float32, device=device)
-    where = {"device": str(device)}
-    if device.type == "cuda":
-        where["stream"] = wp.stream_from_torch(torch.cuda.current_stream(device))
-    given = [wp.from_torch(t) for t in (values, table, result)]
-    wp.launch(draw, (rows, len(table)), inputs=given[:2], outputs=given[2:], **where)
+    launch(draw, (rows, len(table)), [values, table], [result])
     return result
 
 

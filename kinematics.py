@@ -31,6 +31,11 @@ def forward_kinematics(robot: RobotSpec, q: Any) -> tuple[Any, Any]:
 
     T_base_tool = prod_i [ fixed_i Rz(q_i) ] tool (Siciliano et al. 2009, "Robotics", section 2.8).
     """
+    if not isinstance(q, np.ndarray) and _kernels_serve(q):
+        from .kinematics_warp import tool_poses
+
+        offsets, turns = _frames(robot)
+        return tool_poses(q[..., : robot.num_joints], constant(offsets, q), constant(turns, q))
     xp = array_namespace(q)
     cos, sin = xp.cos(q), xp.sin(q)
     position, rotation = None, None
@@ -47,6 +52,13 @@ def forward_kinematics(robot: RobotSpec, q: Any) -> tuple[Any, Any]:
             x, y, z = rotation[..., 0], rotation[..., 1], rotation[..., 2]
             rotation = xp.stack([c * x + s * y, c * y - s * x, z], axis=-1)  # R Rz(q_i)
     return position, rotation
+
+
+def _kernels_serve(q: Any) -> bool:
+    """Whether one launch may do it: for tensors of numbers that nobody wants a derivative of."""
+    from .kernels import serve
+
+    return serve(q.device, q.dtype) and not q.requires_grad
 
 
 def _product(a: Any, b: Any) -> Any:
@@ -143,6 +155,13 @@ def rotation_vector(matrix: Any) -> Any:
 def _constants(robot: RobotSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     frames: tuple[Frame, ...] = (*robot.chain, robot.tool)
     return [(np.array(f.pos), rotation_matrix(f.quat_wxyz)) for f in frames]
+
+
+@cache
+def _frames(robot: RobotSpec) -> tuple[np.ndarray, np.ndarray]:
+    """The same as two arrays: positions (n + 1, 3) and rotations (n + 1, 3, 3)."""
+    positions, rotations = zip(*_constants(robot), strict=True)
+    return np.array(positions), np.array(rotations)
 
 
 @lru_cache(maxsize=16)

@@ -150,9 +150,11 @@ class Commands:
 
 
 def _kernels_serve(device: torch.device) -> bool:
-    from ..keyed_tensors import kernels_serve
+    import torch
 
-    return kernels_serve(device)
+    from ..kernels import serve
+
+    return serve(device, torch.get_default_dtype())
 
 
 def _actuators(model: mujoco.MjModel, term: ActionTerm) -> np.ndarray:

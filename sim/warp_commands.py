@@ -10,11 +10,10 @@ Without `from __future__ import annotations`: Warp reads the types of a kernel's
 # pyright: reportInvalidTypeForm=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
 
-import torch
 import warp as wp
 from torch import Tensor
 
-from .warp_device import on
+from ..kernels import launch
 
 wp.set_module_options({"enable_backward": False})
 
@@ -54,8 +53,6 @@ def shaped(position: Tensor, velocity: Tensor, target: Tensor, max_velocity: Ten
            dt: float, commands: Tensor, actuators: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Position and velocity (N, J) at the end of the period; its commands are written into (N, S, U)."""
     position, velocity = position.clone(), velocity.clone()
-    inputs = [wp.from_torch(t) for t in (target.contiguous(), max_velocity, max_acceleration, actuators)]
-    outputs = [wp.from_torch(t) for t in (position, velocity, commands)]
-    with on(position.device), torch.no_grad():
-        wp.launch(shape, tuple(position.shape), inputs=[*inputs, dt], outputs=outputs)
+    launch(shape, tuple(position.shape), [target, max_velocity, max_acceleration, actuators, dt],
+           [position, velocity, commands])  # fmt: skip
     return position, velocity

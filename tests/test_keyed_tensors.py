@@ -49,7 +49,7 @@ def test_several_streams_of_tensors_at_once_give_the_numbers_of_each():
 def test_numbers_of_tensors_stay_inside_the_open_interval(monkeypatch):
     extremes = torch.tensor([[[0, 2**32 - 1, 2**32 - 2, 2**31]]])
     monkeypatch.setattr("poise.keyed_tensors.philox", lambda requests: extremes)
-    monkeypatch.setattr("poise.keyed_tensors.kernels_serve", lambda device: False)
+    monkeypatch.setattr("poise.keyed_tensors.serve", lambda device, dtype: False)
     (u,) = tensor_uniforms([((0, 0), torch.zeros(1, dtype=torch.int64), 0, 4, 0)])
     assert u.dtype == torch.float32 and 0 < float(u.min()) == 2.0**-33 and float(u.max()) == 1.0 - 2.0**-24
 

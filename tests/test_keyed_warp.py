@@ -22,7 +22,7 @@ def test_the_kernel_writes_what_torch_computes(monkeypatch):
     with only_capturable():
         again = keyed_tensors.uniforms(requests)
     monkeypatch.setattr(keyed_warp, "numbers", None)
-    monkeypatch.setattr(keyed_tensors, "kernels_serve", lambda device: False)
+    monkeypatch.setattr(keyed_tensors, "serve", lambda device, dtype: False)
     computed = keyed_tensors.uniforms(requests)
     for one, other, expected in zip(written, again, computed, strict=True):
         assert one.dtype == torch.float32
