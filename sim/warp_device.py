@@ -143,9 +143,4 @@ class Recorded:
         import warp as wp
 
         with wp.ScopedDevice(str(self._device)):
-            stream = wp.stream_from_torch(torch.cuda.current_stream(self._device))
-            if not torch.cuda.is_current_stream_capturing():
-                wp.capture_launch(self._graph, stream=stream)
-                return
-            with wp.ScopedCapture(stream=stream, external=True):  # these launches become part of torch's recording
-                self._do()
+            wp.capture_launch(self._graph, stream=wp.stream_from_torch(torch.cuda.current_stream(self._device)))

@@ -7,6 +7,7 @@ after it, and derived constants are each recorded once as a CUDA graph.
 
     sim/warp_device.py    what Warp needs of a machine; launches that are recorded and replayed
     sim/warp_fields.py    the model, and fields with a row for every world
+    sim/warp_constants.py what is derived from masses
     sim/warp_room.py      how many contacts and constraints get room
     sim/warp_reads.py     MjData fields by name
     sim/warp_kernels.py   kernels of our own
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .engine import LARGEST
+from .warp_constants import Constants
 from .warp_device import Recorded, can_record, on, require_warp
 from .warp_fields import Fields, suited
 from .warp_reads import Reads
@@ -49,7 +51,7 @@ class WarpEngine:
         self.device = require_warp(device)
         if deterministic and self.device.type == "cuda":
             raise UsageError("worlds on a GPU do not repeat to the bit: MuJoCo Warp 3.11 cannot be compiled in Warp's "
-                             "deterministic mode; engine=cpu repeats, as does this engine on device cpu")  # fmt: skip
+                             "deterministic mode; engine=cpu repeats, and so does device=cpu")  # fmt: skip
         self.num_envs, self.num_substeps = num_envs, num_substeps
         self.model, changed = suited(model)
         one = Fields(self.model, 1, (), self.device)
@@ -75,7 +77,7 @@ class WarpEngine:
         self._reads = Reads(self.model, self._model, d, reads, self.device)
         self.extra = self._reads.extra
         self._period = Recorded(self._advance, self.device)
-        self._constants = Recorded(self._derive, self.device) if self._fields.derived else None
+        self._constants = Constants(self._model, d, self.device) if self._fields.derived else None
         everyone = torch.ones(n, dtype=torch.bool, device=self.device)
         qpos0 = torch.as_tensor(self.model.qpos0, dtype=torch.float32, device=self.device)
         self.set_state(everyone, qpos0.expand(n, -1), torch.zeros_like(self.qvel))
@@ -156,12 +158,7 @@ class WarpEngine:
         than the commands' clock says.
         """
         if self._fields.write(fields, mask, wanted) and self._constants is not None:
-            self._constants()
-
-    def _derive(self) -> None:
-        import mujoco_warp as mjw
-
-        mjw.set_const(self._model, self._data, restore=False)
+            self._constants.derive(mask)
 
     # ---- saving ------------------------------------------------------------------------------
 

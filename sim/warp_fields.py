@@ -1,4 +1,4 @@
-"""A MuJoCo model in Warp whose named fields have a row for every world, and what is derived from them.
+"""A MuJoCo model in Warp whose named fields have a row for every world, and for what is derived from them.
 
     model, notes = suited(model)                       without what Warp has no twin of
     fields = Fields(model, num_envs, varied, device)
@@ -22,15 +22,12 @@ from torch import Tensor
 
 from ..errors import UsageError, unknown_name
 from .models import DERIVED
+from .warp_constants import FIELDS
 from .warp_device import on
 
 # MuJoCo's compiler marks frames that coincide, to compute them once, and its midphase holds boxes of the default; what
 # breaks such a flag writes it too (sim/physics_terms.py). Warp composes every frame and has no midphase
 UNNEEDED = frozenset({"body_sameframe", "geom_sameframe", "site_sameframe", "opt.disableflags"})
-
-# what set_const derives; the cameras' and lights' come with the centre of mass that they may follow
-_CONSTANTS = ("body_subtreemass", "dof_invweight0", "body_invweight0", "tendon_invweight0", "actuator_acc0",
-              "cam_pos0", "cam_poscom0", "cam_mat0", "light_pos0", "light_poscom0", "light_dir0")  # fmt: skip
 
 
 def suited(model: mujoco.MjModel) -> tuple[mujoco.MjModel, tuple[str, ...]]:
@@ -58,7 +55,7 @@ class Fields:
         for name in names:
             if name not in known:
                 raise unknown_name("field that worlds can differ in:", name, known)
-        constants = [name for name in _CONSTANTS if self.derived and getattr(model, name).size]
+        constants = [name for name in FIELDS if self.derived and getattr(model, name).size]
         fields = [name for name in names if not name.startswith("opt.")]
         self.model, self.notes = _put(model, {name: num_envs for name in {*fields, *constants}}, device)
         self.pairs = self.model.nxn_geom_pair_filtered.numpy()  # of geoms that can touch
