@@ -93,9 +93,9 @@ def stays_on_device(env: Any, learner: Any) -> bool:
     The learner has to know how (`on_device` of its make_buffer). Worlds may say so themselves by an attribute of that
     name; those of a GPU do it by being there.
     """
-    able = "on_device" in inspect.signature(learner.make_buffer).parameters
-    beside = env.device.type == learner.device.type
-    return able and beside and getattr(env, "on_device", env.device.type != "cpu")
+    if "on_device" not in inspect.signature(learner.make_buffer).parameters:
+        return False
+    return env.device.type == learner.device.type and getattr(env, "on_device", env.device.type != "cpu")
 
 
 def say(chosen: object) -> None:

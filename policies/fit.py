@@ -153,8 +153,8 @@ class _Fitting(Run):
         return self.run.randomize
 
     def provenance(self) -> dict[str, Any]:
-        named = {"d4rl_reference": self.reference, "d4rl_score": self.own_scores(self.last)["d4rl_score"]} if (
-            self.reference and self.last) else {}  # fmt: skip
+        named: dict[str, Any] = {"d4rl_reference": self.reference} if self.reference else {}
+        named |= self.own_scores(self.last) if self.last else {}
         return {"randomize": self.run.randomize, **named}
 
     def own_state(self) -> dict[str, Any]:

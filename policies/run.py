@@ -20,14 +20,17 @@ import torch
 
 from ..errors import PoiseError, RunError
 from ..keyed import Stream
+from .aside import Aside, Asked
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation
+from .evaluation_process import score
 from .interrupts import interrupts
 from .metrics import MetricMeans, next_multiple, not_finite
 from .policy import Policy
 from .run_folder import RunFolder, read_config
 from .run_settings import LoopSettings
 
+CPU = torch.device("cpu")
 CHECKPOINT_SHARE = 0.04  # of the training time, at most
 
 
@@ -67,6 +70,8 @@ class Run(ABC):
         self.metrics = MetricMeans()
         self.next_log = self.next_eval = 0
         self.checkpoint_cost = 0.0
+        aside = run.aside == "on" or (run.aside == "auto" and getattr(learner, "device", CPU).type != "cpu")
+        self.aside = Aside(folder.path) if aside and run.evaluations else None
 
     # ---- what training and fitting do each in its own way --------------------------------------
 
@@ -111,6 +116,13 @@ class Run(ABC):
             self.folder.open_metrics(0, 0)
             self._plan()
             self.begin()
+        try:
+            return self._loop()
+        finally:
+            if self.aside is not None:
+                self.aside.close()
+
+    def _loop(self) -> RunResult:
         started = saved = time.monotonic()
         before = self.seconds
         with interrupts() as interrupted:
@@ -125,6 +137,7 @@ class Run(ABC):
                     self._log()
                 if self.steps >= self.next_eval and self.run.evaluations:
                     self._evaluate()
+                self._take_scores()
                 since = time.monotonic() - saved
                 if since >= max(self.run.checkpoint_seconds, self.checkpoint_cost / CHECKPOINT_SHARE):
                     self._save()
@@ -134,6 +147,7 @@ class Run(ABC):
                     self._write_policy("policy.safetensors")
                     raise Interrupted(f"interrupted at step {self.steps} of {self.run.steps}; all is saved; "
                                       f"go on with: poise {self.verb} --resume {self.folder.path}")  # fmt: skip
+            self._take_scores(wait=True)
             self._save()
             self._write_policy("policy.safetensors")
             self._draw_curves()
@@ -173,26 +187,55 @@ class Run(ABC):
     def _evaluate(self) -> None:
         self.next_eval = next_multiple(self.steps, self.run.steps, self.run.evaluations)
         self._require_sound()
-        policy = self.learner.policy()
-        self.last = evaluate(
-            policy, self.task, self.run.eval_episodes, self.run.seed, self.evaluation_ranges,
-            threads=self.run.threads,
-        )  # fmt: skip
+        asked = Asked(self.steps, self.seconds, self._labelled_policy())
+        if self.aside is not None:
+            self.aside.ask(asked, self._order(asked.step))
+        else:
+            self._scored(asked, score(self._order(asked.step), asked.policy))
+
+    def _order(self, step: int) -> dict[str, Any]:
+        """What an evaluation depends on beside the policy."""
+        video = self.folder.path.absolute() / "videos" / f"{step}.mp4"
+        if self.run.videos:
+            video.parent.mkdir(exist_ok=True)
+        return {
+            "task": self.task, "episodes": self.run.eval_episodes, "seed": self.run.seed, "threads": self.run.threads,
+            "randomize": self.evaluation_ranges, "torch_threads": self.run.torch_threads,
+            "videos": self.run.videos, "video": str(video),
+        }  # fmt: skip
+
+    def _take_scores(self, wait: bool = False) -> None:
+        """Those evaluations beside the run that are done; with `wait` all of them."""
+        if self.aside is not None:
+            for asked, evaluation in self.aside.answers(wait):
+                self._scored(asked, evaluation)
+
+    def _scored(self, asked: Asked, evaluation: Evaluation) -> None:
+        self.last = evaluation
         values = {
             "eval/return": self.last.return_mean, "eval/low": self.last.return_low, "eval/high": self.last.return_high,
             "eval/iqm": self.last.return_iqm, "eval/length": self.last.length_mean,
         }  # fmt: skip
         if self.last.success_rate is not None:
             values["eval/success"] = self.last.success_rate
-        values |= {f"eval/{name}": score for name, score in self.own_scores(self.last).items()}
-        self.folder.write_metrics(self.steps, {"seconds": self.seconds, **values})
+        scores = self.own_scores(self.last)
+        values |= {f"eval/{name}": score for name, score in scores.items()}
+        self.folder.write_metrics(asked.step, {"seconds": asked.seconds, **values})
         if self.last.return_mean > self.best:
-            self.best = self.last.return_mean
-            self._write_policy("best.safetensors")
+            self.best, policy = self.last.return_mean, asked.policy
+            policy.provenance |= scores
+            policy.evaluation = self.last.to_json()
+            policy.save(self.folder.path / "best.safetensors")
         if self.progress is not None:
             self.progress(self.steps, self.run.steps, values)
 
     def _write_policy(self, name: str) -> None:
+        policy = self._labelled_policy()
+        policy.evaluation = self.last.to_json() if self.last is not None else {}
+        policy.save(self.folder.path / name)
+
+    def _labelled_policy(self) -> Policy:
+        """The policy as it is now, which says where it comes from."""
         policy: Policy = self.learner.policy()
         policy.provenance |= {
             "algorithm": self.algorithm,
@@ -202,8 +245,7 @@ class Run(ABC):
             "config": read_config(self.folder.path),
             **self.provenance(),
         }
-        policy.evaluation = self.last.to_json() if self.last is not None else {}
-        policy.save(self.folder.path / name)
+        return policy
 
     def _draw_curves(self) -> None:
         from .curves import draw_curves
@@ -228,8 +270,11 @@ class Run(ABC):
             "best": None if math.isinf(self.best) else self.best,
             "last": self.last.to_json() if self.last else None,
             "metrics_size": self.folder.metrics_size(),
+            "evaluating": self.aside.pending() if self.aside is not None else [],
         }
         save_checkpoint(self.folder.checkpoint, state, self.buffer, info)
+        if self.aside is not None:
+            self.aside.saved()
         self.checkpoint_cost = time.monotonic() - began
 
     def _load(self) -> None:
@@ -243,6 +288,12 @@ class Run(ABC):
         self.folder.open_metrics(info["metrics_size"], self.steps)
         self._plan()
         self.load_own_state(state)
+        for entry in info.get("evaluating", ()):  # which the run had not seen the end of
+            asked = (self.aside or Aside(self.folder.path)).reloaded(entry)
+            if self.aside is not None:
+                self.aside.ask(asked, self._order(asked.step))
+            else:
+                self._scored(asked, score(self._order(asked.step), asked.policy))
 
 
 def new_run_folder(name: str) -> Path:

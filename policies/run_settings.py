@@ -21,6 +21,10 @@ class LoopSettings:
     torch_threads: int = setting(1, "Threads of one torch operation on the CPU; more is slower for small networks.")
     evaluations: int = setting(10, "Evaluations spread over the run; 0 for none.")
     eval_episodes: int = setting(20, "Episodes of each of them, in separate worlds, with deterministic actions.")
+    videos: int = setting(0, "Episodes to film at each of them, as videos/STEP.mp4 in the run folder.")
+    aside: str = setting(
+        "auto", "Evaluations in a process of their own, beside learning: on, off, or auto, which is on with a GPU."
+    )
     log_points: int = setting(200, "Lines in metrics.jsonl over the run.")
     checkpoint_seconds: float = setting(30.0, "Least seconds between checkpoints, which never take over 5 % of a run.")
 
@@ -32,6 +36,8 @@ class LoopSettings:
         require(self.torch_threads >= 1, "torch_threads", self.torch_threads, "at least 1")
         require(self.evaluations >= 0, "evaluations", self.evaluations, "0 or more")
         require(self.eval_episodes >= 1, "eval_episodes", self.eval_episodes, "at least 1")
+        require(self.videos >= 0, "videos", self.videos, "0 or more")
+        require(self.aside in ("auto", "on", "off"), "aside", self.aside, "auto, on or off")
         require(self.log_points >= 1, "log_points", self.log_points, "at least 1")
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
 
