@@ -91,6 +91,12 @@ def _valve(camera: str = "") -> Task:
     return Valve(camera)
 
 
+def _walk() -> Task:
+    from .tasks.walk import Walk
+
+    return Walk()
+
+
 # name -> a function whose parameters are the options that may follow the name, each a text
 TASKS: dict[str, Callable[..., Task]] = {
     **{f"reach/{robot}": _reach(robot) for robot in ROBOTS},
@@ -100,6 +106,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     **{f"{task}/{robot}": _station(module, cls, robot) for task, module, cls in _STATIONS for robot in _STATION_ARMS},
     **{name: _gymnasium(module, name) for module, names in _GYMNASIUM.items() for name in names},
     "valve/claw": _valve,
+    "walk/quad": _walk,
 }
 
 

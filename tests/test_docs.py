@@ -15,6 +15,7 @@ PAGES = [
     "docs/gpu.md",
     "docs/tasks.md",
     "docs/tasks-contact.md",
+    "docs/tasks-walk.md",
     "docs/randomization.md",
     "docs/adapters.md",
     "docs/evaluate.md",

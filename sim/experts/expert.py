@@ -36,6 +36,7 @@ EXPERTS: dict[str, tuple[str, str]] = {
     "drawer": ("drawer", "DrawerExpert"),
     "peg": ("peg", "PegExpert"),
     "valve": ("valve", "ValveExpert"),
+    "walk": ("walk", "WalkExpert"),
 }
 
 

@@ -53,7 +53,7 @@ def test_a_task_of_your_own_is_made_from_a_module_outside(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "message"),
     [("reach/fr4", "unknown task 'reach/fr4'; did you mean reach/fr3"),
-     ("walk/dog", "unknown task 'walk/dog'; known: Ant-v5, .*gym:ID, .*reach/fr3"),
+     ("fly/bee", "unknown task 'fly/bee'; known: Ant-v5, .*gym:ID, .*reach/fr3"),
      ("py:nowhere_at_all:Task", "cannot import 'nowhere_at_all'.*PYTHONPATH"),
      ("py:module", "named py:module:attribute, not 'py:module'")],
 )  # fmt: skip
