@@ -12,7 +12,7 @@ FR3, 4000 rad/s^3 of the 5000 that it allows. The price is that the path follows
 
 A command that does not come, or that would be out of reach after one that did not come, is filled in: without one the
 points brake to a standstill, and afterwards they catch up as `shape_command` does, in the frame that moves with the
-commands. Legend: n joints.
+commands. So it goes on, too, where the device has left the path for a while (`resume`). Legend: n joints.
 """
 
 from __future__ import annotations
@@ -41,6 +41,23 @@ class CommandSpline:
         self.point, self.velocity = np.array(pose, np.float64), np.zeros(len(pose))  # of the newest control point
         self._points = np.repeat(self.point[None], 4, axis=0)  # (4, n), oldest first
         self._last: np.ndarray | None = None
+
+    def resume(self, position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray,
+               target: np.ndarray | None) -> None:  # fmt: skip
+        """Open a segment that goes on from a motion, each (n,), which has left the path; then on with `command`.
+
+        target: a command that has come meanwhile; without one the path goes on at its speed for this segment.
+        By (1) at u = 0: q = (p_0 + 4 p_1 + p_2) / 6, v = (p_2 - p_0) / 2 dt, a = (p_0 - 2 p_1 + p_2) / dt^2.
+        """
+        bend = acceleration * self.dt**2
+        middle = position - bend / 6.0
+        before, after = (middle + sign * velocity * self.dt + 0.5 * bend for sign in (-1.0, 1.0))
+        self._points = np.array([before, before, middle, after])
+        self.point, self.velocity = after, (after - middle) / self.dt
+        if target is None:
+            self._push(after + self.velocity * self.dt, self.velocity)
+        else:
+            self.command(target)
 
     @property
     def standing(self) -> bool:

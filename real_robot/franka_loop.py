@@ -34,6 +34,7 @@ import numpy as np
 from ..errors import UsageError
 from ..robots import FR3
 from .command_spline import CommandSpline
+from .held import CYCLE, Held
 from .realtime import go_first
 
 PRIORITY = 40  # of SCHED_RR, where allowed
@@ -98,17 +99,25 @@ class Loop:
         state, _ = control.readOnce()
         spline, dt = self._spline, self._spline.dt
         spline.restart(np.array(state.q_d))
-        self._target, phase, period = None, 0.0, 0.001
+        held = Held(spline.point)
+        self._target, phase, left = None, 0.0, False
         self._tell(state)
         while True:
-            phase += period
-            began = phase >= dt - 1e-9
-            while phase >= dt - 1e-9:
-                phase -= dt
+            phase += CYCLE
+            began = left or phase >= dt - 1e-9
+            if began:
                 self._listen()
-                spline.command(self._target)
-                self._target = None
-            command = self._franka.JointPositions(spline.at(max(phase, 0.0) / dt).tolist())
+                target, self._target = self._target, None
+                if left:  # go on from what the robot holds
+                    q, v, a = held.motion
+                    spline.resume(q, v + 0.5 * CYCLE * a, a, target)
+                    phase = CYCLE
+                else:
+                    spline.command(target)
+                    phase -= dt
+            answer = spline.at(max(phase, 0.0) / dt)
+            held.answer(answer)
+            command = self._franka.JointPositions(answer.tolist())
             command.motion_finished = "Q" in self._words and spline.standing
             control.writeOnce(command)
             if command.motion_finished:
@@ -116,7 +125,7 @@ class Loop:
             if began:
                 self._tell(state)
             state, elapsed = control.readOnce()
-            period = elapsed.to_sec()
+            left = held.heard(np.array(state.q_d), max(1, round(elapsed.to_sec() / CYCLE)))
 
     def _wait_for_recovery(self) -> None:
         """Tell the driver of the fault, again and again, until it says what to do."""

@@ -3,9 +3,9 @@
 Commands travel by TCP (port 1337); states and answers by UDP, whose port the client names in its first TCP message and
 the relay replaces by its own. What is said holds for datagrams of both directions:
 
-    drop 0.02 | duplicate 0.05 | corrupt 0.02 | delay 0.0005 | half_open | reset | clear
+    drop 0.02 | duplicate 0.05 | corrupt 0.02 | delay 0.0005 | gaps 0.003 | half_open | reset | clear
 
-shares of datagrams, or seconds. A corrupt datagram has one bit turned, somewhere; a half-open line swallows everything and
+shares of datagrams, or seconds; gaps are as long, ten in a second, in which nothing passes. A corrupt datagram has one bit turned, somewhere; a half-open line swallows everything and
 stays; reset ends the TCP connections as a crash does.
 
 The relay also judges what the client sends, before anything befalls it: a datagram to the robot is the number of the
@@ -39,6 +39,7 @@ PORT = 1337
 CONNECT = struct.Struct("<IIIHH")  # command, id, size; version, UDP port
 COMMAND = struct.Struct("<Q7d")  # of a datagram to the robot
 CYCLE, PAUSE = 0.001, 20  # [s], and cycles without an answer after which the robot has stopped: a new path
+EVERY = 0.1  # [s] from one gap to the next
 ROUNDING = 1e-15  # [rad] of a command
 SLACK = 1.0 + 1e-6
 
@@ -156,7 +157,7 @@ class FrankaRelay:
         if words.word == "delay":
             self._later.append((time.monotonic() + words.value, line, data, at))
             return
-        if words.befalls("drop"):
+        if words.befalls("drop") or (words.word == "gaps" and time.monotonic() % EVERY < words.value):
             self._altered += 1
             return
         if words.befalls("corrupt"):

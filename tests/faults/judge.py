@@ -3,10 +3,10 @@
 (1) What is told is what the table says, (2) the arm stands within STOP seconds, (3) no command is out of limits, (4) a
 restart works: the cause is taken away, clear_fault or a new connection, and the arm moves again.
 
-Of (3), the device's oracle is the judge, with one exception. On the FR3's line of datagrams a relay loses, doubles and
-garbles commands behind their sender, where no other line does; the robot then hears what nobody has sent, and its reflex
-counts. There the relay judges each command as it is sent, before anything befalls it, and the robot may count one command
-that the line has made, the one that it then stops for, and must have told "device" for it.
+Of (3), the device's oracle is the judge, with one exception. On the FR3's line of datagrams a relay doubles and garbles
+commands behind their sender, where no other line does; the robot then hears what nobody has sent, and its reflex counts.
+There the relay judges each command as it is sent, before anything befalls it, and the robot may count one command that
+the line has made, the one that it then stops for, and must have told "device" for it.
 """
 
 from __future__ import annotations

@@ -59,13 +59,14 @@ TOPICS = [
     _of("half open: states vanish", LOST, "mute", 1.0),
     _of("the nodes go away", LOST, "reset", 1.0),
 ]
-# What the robot hears after a datagram was lost, doubled or has a bit turned is not what was sent, and may stop it by its
-# own reflex.
+# Where datagrams are lost, answers go on from what the robot has filled in; one that comes twice or has a bit turned is
+# none that was sent, and the robot may stop by its own reflex.
 DATAGRAMS = [
     _of("delay of 0.3 ms", GOES_ON, "delay 0.0003", 1.0),
     _of("delay of 3 ms", LOST, "delay 0.003", 1.0),
-    _of("one datagram in fifty lost", ("", "device"), "drop 0.02", 1.0),
-    _of("one datagram in ten lost", ("", "device"), "drop 0.1", 1.0),
+    _of("one datagram in fifty lost", GOES_ON, "drop 0.02", 1.0),
+    _of("one datagram in ten lost", GOES_ON, "drop 0.1", 1.0),
+    _of("ten gaps of 5 ms in a second", GOES_ON, "gaps 0.005", 1.0),
     _of("one datagram in ten twice", ("", "device"), "duplicate 0.1", 1.0),
     _of("a bit turned in one datagram of fifty", ("", "device"), "corrupt 0.02", 1.0),
     _of("half open", LOST, "half_open", 1.0),
