@@ -113,7 +113,7 @@ def _arm(address: str, who: str, folder: str) -> Iterator[_Arm]:
         cameras = stack.enter_context(Cameras(looks, dict.fromkeys(looks, (84, 84))))
         robot = stack.enter_context(Robot(address, cameras=cameras))
         if looks:
-            policy, _ = camera_policy(Path(folder), robot.spec, 0.1)
+            policy, _ = camera_policy(Path(folder), robot.spec, 0.03)
         else:
             policy = write_random(Path(folder) / "policy.safetensors", 0.1, reach_spec(robot.spec), "")
         robot.clear_fault()
