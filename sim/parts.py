@@ -37,7 +37,7 @@ class Parts:
         description.option.timestep = task.physics_dt
         prepare(description, varied)
         self.model = model = compile_physics(description)
-        self.dynamics = Dynamics(model, varied, spec)
+        self.dynamics = Dynamics(model, varied, spec, device)
         self.substeps = _whole(spec.control_dt, task.physics_dt)
         longest = self.dynamics.longest_delay(task.physics_dt)
         self.commands = Commands(spec, model, num_envs, self.substeps, longest, device)

@@ -69,6 +69,27 @@ def test_what_changes_within_an_episode_is_drawn_as_on_the_cpu():
     check_engines("reach/fr3", steps=12, randomize=within, tolerance=Tolerance(1e-3, 1e-2))
 
 
+def test_every_kind_of_physics_differs_between_worlds_as_on_the_cpu():
+    everything = Randomization((
+        Term("mass", "link_mass", "fr3_link*", range=(0.7, 1.3)),
+        Term("com", "body_com", ("fr3_link4", "object"), range=(-0.004, 0.004), operation="add"),
+        Term("payload", "payload", "tool", range=(0.0, 0.5), operation="set"),
+        Term("friction", "joint_friction", "fr3_joint*", range=(0.0, 0.5), operation="add"),
+        Term("damping", "joint_damping", "fr3_joint*", range=(0.7, 1.3)),
+        Term("armature", "joint_armature", "fr3_joint*", range=(0.7, 1.3)),
+        Term("stiffness", "joint_stiffness", "fr3_joint3", range=(0.0, 5.0), operation="add"),
+        Term("limit", "joint_limit", "fr3_joint4", range=(0.8, 1.0)),
+        Term("offset", "joint_offset", "fr3_joint2", range=(-0.02, 0.02), operation="set"),
+        Term("slip", "geom_friction", "object", range=(0.5, 1.5)),
+        Term("size", "geom_size", "object", range=(0.9, 1.1)),
+        Term("gain", "actuator_gain", "fr3_joint*", range=(0.7, 1.3)),
+        Term("kv", "actuator_damping", "fr3_joint*", range=(0.7, 1.3)),
+        Term("gravity", "gravity", range=(-0.2, 0.2), operation="add"),
+        Term("clock", "timestep", range=(0.9, 1.1)),
+    ))  # fmt: skip
+    check_engines("lift/fr3", steps=6, randomize=everything, tolerance=Tolerance(2e-4, 2e-3))
+
+
 def test_an_action_that_is_none_breaks_its_world_alone_and_is_told_at_the_next_look():
     env = short(3)
     env.reset(0)
