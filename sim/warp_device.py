@@ -90,10 +90,10 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether launches, and what they allocate, can become a CUDA graph here."""
+    """Whether launches, and what they allocate, can be recorded here."""
     import warp as wp
 
-    return device.type == "cuda" and wp.get_device(str(device)).is_mempool_enabled
+    return device.type == "cpu" or wp.is_mempool_enabled(str(device))
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def on(device: torch.device) -> Iterator[None]:
 
 
 class Recorded:
-    """A series of launches with constant buffers: a CUDA graph where that is possible, plain launches elsewhere."""
+    """A series of launches with constant buffers, replayed without Python: a CUDA graph, or its like on the CPU."""
 
     def __init__(self, do: Callable[[], None], device: torch.device):
         """Launch once, which compiles and loads what is needed, and record."""
@@ -123,12 +123,13 @@ class Recorded:
     def _record(self) -> Any:
         import warp as wp
 
-        torch.cuda.synchronize(self._device)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         was_on = gc.isenabled()
         gc.disable()  # an array that is freed while launches are recorded would end the recording
         try:
             # on Warp's own stream: the one that torch begins with cannot be recorded
-            with wp.ScopedDevice(str(self._device)), wp.ScopedCapture() as capture:
+            with wp.ScopedDevice(str(self._device)), wp.ScopedCapture(force_module_load=False) as capture:
                 self._do()
         finally:
             if was_on:
@@ -142,5 +143,7 @@ class Recorded:
             return
         import warp as wp
 
+        cuda = self._device.type == "cuda"
         with wp.ScopedDevice(str(self._device)):
-            wp.capture_launch(self._graph, stream=wp.stream_from_torch(torch.cuda.current_stream(self._device)))
+            stream = wp.stream_from_torch(torch.cuda.current_stream(self._device)) if cuda else None
+            wp.capture_launch(self._graph, stream=stream)

@@ -59,8 +59,8 @@ class WarpEngine:
         with enough_memory(self.model, num_envs, self.room, self.device):
             self._fields = Fields(self.model, num_envs, varied, self.device)
             self._build(tuple(reads))
-        slow = () if self.device.type == "cpu" or can_record(self.device) else (
-            "launches are not recorded as CUDA graphs, since this GPU has no memory pools",)  # fmt: skip
+        slow = () if can_record(self.device) else (
+            "launches are not recorded as a CUDA graph, since this GPU has no memory pools",)  # fmt: skip
         self.notes = (*changed, *self._fields.notes, *slow)
 
     def _build(self, reads: tuple[str, ...]) -> None:
