@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from ..child import Child, is_plain, receive_bytes
-from ..errors import PoiseError, UsageError
+from ..errors import PoiseError, RunError, UsageError
 from ..keyed import Stream
 from ..shared_memory import shared_memory
 from ..sim.make import make
@@ -88,8 +88,12 @@ class Actors:
         one less than there are cores; states: of actors that go on, as many as there were.
         """
         count = len(states) or min(count or max(1, _cores() - 1), self.num_envs)
-        _, _, size = layout(self.spec, self.num_envs, count)
-        self._memory = shared_memory(self._order["slots"] * size, "poise-actors")
+        size = self._order["slots"] * layout(self.spec, self.num_envs, count)[2]
+        try:
+            self._memory = shared_memory(size, "poise-actors")
+        except OSError as error:
+            raise RunError(f"no shared memory for {self.max_lead} rows of {self.num_envs} worlds on their way, "
+                           f"{size >> 20} MiB: {error.strerror}; set max_lead or num_envs lower") from None  # fmt: skip
         self.rows = ActorRows(self.spec, self.num_envs, count, self._order["slots"], self._memory)
         shared = {**self._order, "actors": count, "memory": self._memory, "weights": weights}
         self._actors = [_Actor({**shared, "actor": i, "share": len(share)}, share)

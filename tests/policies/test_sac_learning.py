@@ -1,6 +1,8 @@
 """What SAC learns in how many steps, through the public API: Pendulum in either precision, HalfCheetah, the recipe
 sac/large beside the plain one, and a reach that only a camera can solve. CartPole is in test_sac_discrete.py."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,17 @@ def test_pendulum_in_10_000_steps(seed, precision, tmp_path):
         return
     score = learn("sac", "gym:Pendulum-v1", tmp_path / "run", seed, precision=precision)
     assert score.return_mean >= -220, score  # upright all the time scores about -150, a random policy -1200
+
+
+@pytest.mark.learning
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pendulum_in_as_many_steps_where_actors_collect_them_meanwhile(seed, tmp_path):
+    score = learn("sac", "gym:Pendulum-v1", tmp_path / "run", seed, collect="async", actors=1)
+    assert score.return_mean >= -220, score
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    print({name: value for name, value in last.items() if name.startswith("async/")})
+    assert last["async/staleness"] <= 4  # versions; the learner never waits for what is older
 
 
 @pytest.mark.learning
