@@ -70,7 +70,8 @@ class Run(ABC):
         self.metrics = MetricMeans()
         self.next_log = self.next_eval = 0
         self.checkpoint_cost = 0.0
-        aside = run.aside == "on" or (run.aside == "auto" and getattr(learner, "device", CPU).type != "cpu")
+        waits = getattr(learner, "device", CPU).type != "cpu" or getattr(run, "collect", "sync") == "async"
+        aside = run.aside == "on" or (run.aside == "auto" and waits)  # a device or actors would wait for it
         self.aside = Aside(folder.path) if aside and run.evaluations else None
 
     # ---- what training and fitting do each in its own way --------------------------------------

@@ -23,7 +23,8 @@ class LoopSettings:
     eval_episodes: int = setting(20, "Episodes of each of them, in separate worlds, with deterministic actions.")
     videos: int = setting(0, "Episodes to film at each of them, as videos/STEP.mp4 in the run folder.")
     aside: str = setting(
-        "auto", "Evaluations in a process of their own, beside learning: on, off, or auto, which is on with a GPU."
+        "auto",
+        "Evaluations in a process of their own, beside learning: on, off, or auto, with a GPU and collect=async.",
     )
     log_points: int = setting(200, "Lines in metrics.jsonl over the run.")
     checkpoint_seconds: float = setting(30.0, "Least seconds between checkpoints, which never take over 5 % of a run.")

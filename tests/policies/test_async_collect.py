@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,15 @@ def test_rows_in_flight_at_a_checkpoint_are_counted_when_their_turn_comes(thread
     assert state["early"] == 0 and info["steps"] == len(batch.reward) == 400
     assert state["learner"]["updates"] == 2 * (100 - 9)  # from step 40 on
     assert len(breaks(batch, 4)) == 0
+
+
+def test_evaluations_stop_nobody(threads, tmp_path, monkeypatch):
+    asked = []
+    aside = SimpleNamespace(ask=lambda what, order: asked.append(what.step), answers=lambda wait: [], pending=list,
+                            saved=lambda: None, close=lambda: None)  # fmt: skip
+    monkeypatch.setattr("poise.policies.run.Aside", lambda folder: aside)
+    train("sac", TASK, tmp_path / "run", settings={**SAC, "steps": 80, "evaluations": 2})
+    assert asked == [40, 80]
 
 
 def actors_of(**changes) -> tuple[Actors, WeightBoard]:
