@@ -65,8 +65,17 @@ class Child:
         except ConnectionError:
             return b""
 
+    def receive_bytes(self) -> bytes:
+        """What it sent by `send_bytes`; ConnectionError where the process has died."""
+        return receive_bytes(self.connection)
+
     def receive(self) -> dict[str, Any]:
         return receive(self.connection)
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        if self._process:
+            self._process.send_signal(signal.SIGINT)
 
     def hang_up(self) -> None:
         """The process ends by itself when it notices."""

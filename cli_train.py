@@ -58,6 +58,8 @@ def train_command(options) -> dict[str, Any]:
              "randomize": options.randomize, "seed": options.seed}  # fmt: skip
     flags = {k: v for k, v in flags.items() if v is not None}
     result = _resume(options, flags) if options.resume else _train(options, flags)
+    if not result.leads:  # one of torchrun's processes, the first of which tells
+        return {"steps": result.steps}
     return print_run(result, f"trained {result.steps:,} steps", f"poise eval {result.policy}")
 
 

@@ -75,7 +75,9 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph), _as_one(self):
+        # where processes train together, a thread of NCCL's asks after its events meanwhile, which is no part of this
+        mode = "thread_local" if torch.distributed.is_initialized() else "global"
+        with torch.cuda.graph(graph, capture_error_mode=mode), _as_one(self):
             self._metrics = self._function(*self._inputs)
         self._graph = graph
 

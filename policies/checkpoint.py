@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,10 +30,15 @@ from ..files import replace_durably, write_durably
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+BEFORE = "manifest-before.json"  # of the checkpoint before the newest, where that is kept
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Any], buffer: Any, info: Mapping[str, Any], keep_before: bool = False
+) -> None:
     """Write `state` (nested dicts and lists of tensors, arrays and JSON values), the news of a buffer, and `info`.
+
+    keep_before: the checkpoint before this one stays, for `settle_checkpoint` to choose between the two.
 
     Raises:
         RunError: the disk refused; the previous checkpoint is untouched.
@@ -46,7 +52,11 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: M
         write_durably(folder / name, save(tensors))
         manifest = {"format": FORMAT, "number": number, "state": name, "tree": tree,
                     "buffer": {} if buffer is None else buffer.save(folder), "info": dict(info)}  # fmt: skip
-        text = json.dumps(manifest, allow_nan=False)
+        text = named = json.dumps(manifest, allow_nan=False)
+        if keep_before and has_checkpoint(folder):
+            before = (folder / MANIFEST).read_bytes()
+            replace_durably(folder / BEFORE, before)
+            named += before.decode()
         replace_durably(folder / MANIFEST, text.encode())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -54,12 +64,27 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], buffer: Any, info: M
         kept = "the previous checkpoint is intact" if has_checkpoint(folder) else "there is no checkpoint yet"
         fix = "free some space" if full else "make the folder writable"
         raise RunError(f"cannot save a checkpoint in {folder}: {what}; {kept}; {fix} and resume") from error
-    _remove_unnamed(folder, text)
+    _remove_unnamed(folder, named)
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a complete checkpoint is there."""
     return (folder / MANIFEST).exists()
+
+
+def settle_checkpoint(folder: Path, steps: int) -> None:
+    """Make of the two newest checkpoints the one that was saved after `steps` steps the newest.
+
+    Raises:
+        RunError: neither was.
+    """
+    for name in (MANIFEST, BEFORE):
+        if (folder / name).exists() and _manifest(folder / name)["info"]["steps"] == steps:
+            if name == BEFORE:
+                os.replace(folder / BEFORE, folder / MANIFEST)
+            return
+    raise RunError(f"{folder} holds no checkpoint of step {steps}, at which the run's own was saved; put back what was "
+                   f"there, or start the run anew")  # fmt: skip
 
 
 def load_checkpoint(folder: Path, buffer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -83,8 +108,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: no checkpoint, another version, or no such document.
     """
-    path = folder / MANIFEST
-    with _damage_told(folder):
+    return _manifest(folder / MANIFEST)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    with _damage_told(path.parent):
         manifest = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
             raise RunError(f"{path}: format version {manifest['format']!r}; this Poise reads version {FORMAT}")
@@ -148,6 +176,6 @@ def _next_number(folder: Path) -> int:
 
 def _remove_unnamed(folder: Path, manifest_text: str) -> None:
     for path in folder.iterdir():
-        if path.name != MANIFEST and json.dumps(path.name) not in manifest_text:
+        if path.is_file() and path.name not in (MANIFEST, BEFORE) and json.dumps(path.name) not in manifest_text:
             with contextlib.suppress(OSError):
                 path.unlink()

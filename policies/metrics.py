@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,27 @@ class MetricMeans:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sums, self._count = state["sums"], state["count"]
+
+
+OF_EPISODES, EPISODES = ("train/return", "train/length", "train/success"), "train/episodes"
+
+
+def together(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The metrics of processes that train together as those of the run.
+
+    What is of episodes is weighted by their number, what else is of worlds (train/) counts, the rest is a mean.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    result = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        values = np.array([part[name] for part in parts if name in part])
+        if name in OF_EPISODES:
+            weight = np.array([part[EPISODES] for part in parts if name in part])
+            result[name] = float((weight * values).sum() / weight.sum())
+        else:
+            result[name] = float(values.sum() if name.startswith("train/") else values.mean())
+    return result
 
 
 def next_multiple(steps: int, total: int, parts: int) -> float:

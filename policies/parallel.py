@@ -17,7 +17,8 @@ Legend: P processes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -153,21 +154,32 @@ class Processes(Group):
                               f"({str(error).splitlines()[0]}); resume the run") from error  # fmt: skip
 
 
+def require_same(group: Group, learner: Mapping[str, Any]) -> None:
+    """Raise RunError unless every process's networks are the same to the bit, as every step should leave them."""
+    if group.size == 1:
+        return
+    arrays = [t.numpy(force=True).tobytes() for t in learner["networks"].values()]
+    prints = group.told([zlib.crc32(data) for data in arrays])
+    if any(mine != prints[0] for mine in prints):
+        raise RunError(f"the networks of the {group.size} processes are no longer the same, nor are their steps; "
+                       f"run them on machines of one kind, and resume from the last checkpoint")  # fmt: skip
+
+
 def pool_of(group: Group) -> Pool | None:
     """How a normalizer of one of the processes pools its moments; not at all in a process alone."""
     return None if group.size == 1 else group.pooled
 
 
-def own_part(total: int, group: Group, name: str) -> int:
-    """This process's part of a number that all share.
+def own_part(total: int, size: int, name: str) -> int:
+    """The part that each of `size` processes has of a number that all share.
 
     Raises:
         UsageError: it cannot be shared equally.
     """
-    if total % group.size != 0:
-        raise UsageError(f"setting {name} = {total}: expected a multiple of processes = {group.size}, "
+    if total % size != 0:
+        raise UsageError(f"setting {name} = {total}: expected a multiple of processes = {size}, "
                          f"which share it equally")  # fmt: skip
-    return total // group.size
+    return total // size
 
 
 def even_parts(total: int, parts: int) -> list[int]:

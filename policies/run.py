@@ -24,8 +24,10 @@ from .aside import Aside, Asked
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .evaluate import Evaluation
 from .evaluation_process import score
+from .follower_folder import FollowerFolder
 from .interrupts import interrupts
-from .metrics import MetricMeans, next_multiple, not_finite
+from .metrics import MetricMeans, next_multiple, not_finite, together
+from .parallel import ALONE, Group, require_same
 from .policy import Policy
 from .run_folder import RunFolder, read_config
 from .run_settings import LoopSettings
@@ -48,6 +50,7 @@ class RunResult:
     seconds: float
     eval: Evaluation | None
     scores: Mapping[str, float] = field(default_factory=dict)  # what is told of the last evaluation beside returns
+    leads: bool = True  # whether this process is the one of those training together that evaluates and writes
 
 
 Progress = Callable[[int, int, Mapping[str, float]], None]  # (steps, total, newest metrics)
@@ -59,10 +62,11 @@ class Run(ABC):
     verb = "train"  # of the command that goes on with it
     buffer: Any = None
 
-    def __init__(self, algorithm: str, task: str, run: LoopSettings, learner, folder: RunFolder, progress):
+    def __init__(self, algorithm: str, task: str, run: LoopSettings, learner, folder: RunFolder | FollowerFolder,
+                 progress, group: Group = ALONE):  # fmt: skip
         self.algorithm, self.task, self.run = algorithm, task, run
-        self.learner, self.folder, self.progress = learner, folder, progress
-        self.rng = np.random.default_rng(int(Stream(run.seed, "train/sample").integer(0, 0)[0]))
+        self.learner, self.folder, self.progress, self.group = learner, folder, progress, group
+        self.rng = np.random.default_rng(int(Stream(run.seed, "train/sample").integer(group.rank, 0)[0]))
         self.steps = 0
         self.seconds = 0.0  # of learning, over all sittings
         self.best = -math.inf
@@ -72,7 +76,7 @@ class Run(ABC):
         self.checkpoint_cost = 0.0
         waits = getattr(learner, "device", CPU).type != "cpu" or getattr(run, "collect", "sync") == "async"
         aside = run.aside == "on" or (run.aside == "auto" and waits)  # a device or actors would wait for it
-        self.aside = Aside(folder.path) if aside and run.evaluations else None
+        self.aside = Aside(folder.path) if aside and run.evaluations and folder.leads else None
 
     # ---- what training and fitting do each in its own way --------------------------------------
 
@@ -111,7 +115,7 @@ class Run(ABC):
     # ---- the loop ------------------------------------------------------------------------------
 
     def go(self, resuming: bool) -> RunResult:
-        if resuming and has_checkpoint(self.folder.checkpoint):
+        if resuming and self.folder.has_checkpoint():
             self._load()
         else:
             self.folder.open_metrics(0, 0)
@@ -140,10 +144,12 @@ class Run(ABC):
                     self._evaluate()
                 self._take_scores()
                 since = time.monotonic() - saved
-                if since >= max(self.run.checkpoint_seconds, self.checkpoint_cost / CHECKPOINT_SHARE):
+                due = since >= max(self.run.checkpoint_seconds, self.checkpoint_cost / CHECKPOINT_SHARE)
+                due, stop = self.group.any(due, interrupted())
+                if due:
                     self._save()
                     saved = time.monotonic()
-                if interrupted():
+                if stop:
                     self._save()
                     self._write_policy("policy.safetensors")
                     raise Interrupted(f"interrupted at step {self.steps} of {self.run.steps}; all is saved; "
@@ -153,7 +159,7 @@ class Run(ABC):
             self._write_policy("policy.safetensors")
             self._draw_curves()
         policy, scores = self.folder.path / "policy.safetensors", self.own_scores(self.last) if self.last else {}
-        return RunResult(self.folder.path, policy, self.steps, self.seconds, self.last, scores)
+        return RunResult(self.folder.path, policy, self.steps, self.seconds, self.last, scores, self.folder.leads)
 
     # ---- what happens between iterations -----------------------------------------------------
 
@@ -163,7 +169,9 @@ class Run(ABC):
         self.next_eval = next_multiple(self.steps, self.run.steps, self.run.evaluations)
 
     def _log(self) -> None:
-        values = {"seconds": self.seconds, **self.own_metrics(), **self._require_finite(self.metrics.means())}
+        told = self.group.told([self.own_metrics(), self.metrics.means()])
+        own, learned = (together(parts) for parts in zip(*told, strict=True))
+        values = {"seconds": self.seconds, **own, **self._require_finite(learned)}
         self.metrics.clear()
         self.folder.write_metrics(self.steps, values)
         self.next_log = next_multiple(self.steps, self.run.steps, self.run.log_points)
@@ -187,6 +195,8 @@ class Run(ABC):
 
     def _evaluate(self) -> None:
         self.next_eval = next_multiple(self.steps, self.run.steps, self.run.evaluations)
+        if not self.folder.leads:
+            return
         self._require_sound()
         asked = Asked(self.steps, self.seconds, self._labelled_policy())
         if self.aside is not None:
@@ -231,6 +241,8 @@ class Run(ABC):
             self.progress(self.steps, self.run.steps, values)
 
     def _write_policy(self, name: str) -> None:
+        if not self.folder.leads:
+            return
         policy = self._labelled_policy()
         policy.evaluation = self.last.to_json() if self.last is not None else {}
         policy.save(self.folder.path / name)
@@ -251,12 +263,13 @@ class Run(ABC):
     def _draw_curves(self) -> None:
         from .curves import draw_curves
 
-        draw_curves(self.folder.path / "metrics.jsonl", self.folder.path / "curves.png")
+        if self.folder.leads:
+            draw_curves(self.folder.path / "metrics.jsonl", self.folder.path / "curves.png")
 
     # ---- checkpoints -------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """A checkpoint; only of finite numbers."""
+        """A checkpoint; only of finite numbers. Of several processes' the first one's counts, complete last."""
         began = time.monotonic()
         self._require_sound()
         state = {
@@ -273,7 +286,12 @@ class Run(ABC):
             "metrics_size": self.folder.metrics_size(),
             "evaluating": self.aside.pending() if self.aside is not None else [],
         }
-        save_checkpoint(self.folder.checkpoint, state, self.buffer, info)
+        require_same(self.group, state["learner"])
+        if self.folder.leads:
+            self.group.wait()
+        save_checkpoint(self.folder.checkpoint, state, self.buffer, info, keep_before=not self.folder.leads)
+        if not self.folder.leads:
+            self.group.wait()
         if self.aside is not None:
             self.aside.saved()
         self.checkpoint_cost = time.monotonic() - began

@@ -3,7 +3,7 @@
 config.json          the resolved whole: settings, seed, argv, versions, CPU, threads, commit
 metrics.jsonl        one JSON object a line: step, seconds, and whatever was measured
 events.out.tfevents* the same for TensorBoard
-checkpoint/          see checkpoint.py
+checkpoint/          see checkpoint.py; process-1/ … in it are the other processes', where several train together
 policy.safetensors   the newest policy;  best.safetensors  the one that evaluated best
 curves.png           learning curves
 adr.json             where ranges adapt: the newest ones, good for --randomize
@@ -25,14 +25,17 @@ from typing import Any
 
 from ..errors import RunError
 from ..files import replace_durably
+from .checkpoint import has_checkpoint
 
 
 class RunFolder:
-    """An open, locked run folder.
+    """An open, locked run folder; of several processes that train together, the first one's.
 
     Raises:
         RunError: another process trains here, or the folder holds another run.
     """
+
+    leads = True
 
     def __init__(self, path: Path, resume: bool):
         self.path = path
@@ -55,6 +58,9 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
+
+    def has_checkpoint(self) -> bool:
+        return has_checkpoint(self.checkpoint)
 
     def open_metrics(self, size: int, step: int) -> None:
         """Go on writing metrics after the first `size` bytes, which a checkpoint at `step` vouches for."""

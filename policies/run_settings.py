@@ -57,6 +57,9 @@ class RunSettings(LoopSettings):
     actors: int = setting(0, "Of async: such processes; 0 is one less than there are cores.")
     max_lead: int = setting(4, "Of async: steps of all worlds that they may be ahead of the learner.")
     publish_every: int = setting(1, "Of async: updates after which they are given new weights.")
+    processes: int = setting(
+        1, "Processes that share worlds, batches and replay equally, each on a GPU of its own or on the CPU."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +70,8 @@ class RunSettings(LoopSettings):
         require(self.actors >= 0, "actors", self.actors, "0 or more")
         require(self.max_lead >= 1, "max_lead", self.max_lead, "at least 1")
         require(self.publish_every >= 1, "publish_every", self.publish_every, "at least 1")
+        require(self.processes >= 1, "processes", self.processes, "at least 1")
+        require(self.collect == "sync" or self.processes == 1, "processes", self.processes, "1 with collect=async")
 
 
 @dataclass(frozen=True)

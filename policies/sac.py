@@ -354,7 +354,7 @@ def _own_part(config: SACConfig, group: Group) -> SACConfig:
     if config.compile == "on":
         raise UsageError("setting compile = 'on': expected auto or off with processes > 1, which exchange gradients "
                          "inside an update")  # fmt: skip
-    rows = own_part(config.batch_size, group, "batch_size")
+    rows = own_part(config.batch_size, group.size, "batch_size")
     return replace(config, batch_size=rows, capacity=config.capacity // group.size, compile="off")
 
 

@@ -8,8 +8,9 @@ for each iteration:
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,18 @@ from . import demos as demonstrations
 from .device_statistics import DeviceEpisodeStatistics
 from .devices import Chosen, Work, choose_device, say, stays_on_device
 from .engines import Engine, choose_engine, engine_device
+from .evaluate import Evaluation
+from .follower_folder import FollowerFolder
 from .learner import restart
+from .parallel import ALONE, Group
+from .processes import (
+    Place,
+    place_of_torchrun,
+    require_one_search,
+    require_same_size,
+    require_shared,
+    run_together,
+)
 from .recipes import Recipe, training_recipe
 from .run import Progress, Run, RunResult, new_run_folder, torch_threads
 from .run_folder import RunFolder, describe_machine, read_config
@@ -55,54 +67,88 @@ def train(
     """
     chosen = training_recipe(algorithm, task, settings or {})
     assert isinstance(chosen.run, RunSettings)
+    require_shared(algorithm, chosen.learner, chosen.run.num_envs, chosen.run.processes)
+    place = place_of_torchrun(chosen.run.processes)
+    if place is None and chosen.run.processes > 1:
+        return _train_together(algorithm, task, out, chosen, demos, resume, progress)
+    return train_here(place or Place(), algorithm, task, out, settings, demos, resume, progress)
+
+
+def _train_together(algorithm: str, task: str, out: Path | str | None, chosen: Recipe, demos: demonstrations.Files,
+                    resume: bool, progress: Progress | None) -> RunResult:  # fmt: skip
+    """The same in processes that are started for it."""
+    assert isinstance(chosen.run, RunSettings)
+    path = Path(out) if out is not None else new_run_folder(f"{task}-{algorithm}-seed{chosen.run.seed}")
+    order = {"algorithm": algorithm, "task": task, "out": str(path), "demos": [os.fspath(file) for file in demos],
+             "resume": resume, "settings": {**asdict(chosen.run), **asdict(chosen.settings)}}  # fmt: skip
+    result = run_together(chosen.run.processes, order, progress)
+    scored = Evaluation(**result["eval"]) if result["eval"] else None
+    return RunResult(Path(result["run_dir"]), Path(result["policy"]), result["steps"], result["seconds"], scored)
+
+
+def train_here(place: Place, algorithm: str, task: str, out: Path | str | None, settings: Mapping[str, Any] | None,
+               demos: demonstrations.Files, resume: bool, progress: Progress | None) -> RunResult:  # fmt: skip
+    """`train` as one of the processes of a run, or the only one."""
+    chosen = training_recipe(algorithm, task, settings or {})
+    assert isinstance(chosen.run, RunSettings)
+    require_shared(algorithm, chosen.learner, chosen.run.num_envs, place.size)
     path = Path(out) if out is not None else new_run_folder(f"{task}-{algorithm}-seed{chosen.run.seed}")
     randomize, config = chosen.run.randomize, {}
     if resume:
         config = read_config(path)
+        require_same_size(config["run"], place.size)
         demonstrations.require_unchanged(config)
         randomize, demos = config["randomization"] or "none", demonstrations.recorded(config)
     if demos:
         demonstrations.require_takes_demos(algorithm, chosen.settings)
+    run, each = replace(chosen.run, processes=place.size), chosen.run.num_envs // place.size
+    place.take_gpu()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch_threads(chosen.run.torch_threads))
+        stack.enter_context(torch_threads(run.torch_threads))
         engine = (
-            Engine(config.get("engine", "cpu"), "as before") if resume else choose_engine(chosen.run, task, randomize)
+            Engine(config.get("engine", "cpu"), "as before")
+            if resume
+            else choose_engine(replace(run, num_envs=each), task, randomize)
         )
-        if chosen.run.collect == "async":
+        if run.collect == "async":
             from .async_collect import AsyncTraining, actors_for
 
             loop, env = AsyncTraining, actors_for(algorithm, task, chosen, randomize)
         else:
-            env = make(task, chosen.run.num_envs, chosen.run.seed, randomize, chosen.run.threads, training=True,
-                       engine=engine.name, device=engine_device(chosen.run))  # fmt: skip
+            env = make(task, each, run.seed, randomize, place.threads(run.threads), training=True,
+                       engine=engine.name, device=engine_device(run))  # fmt: skip
             loop = Training
         stack.callback(env.close)
+        require_one_search(env, place.size)
         work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
-        where = choose_device(chosen.run.device, work)
-        say(where)
-        if engine.name == "warp" or where.device.type == "cuda":
-            say(engine)
-            for note in getattr(env, "notes", ()):
-                say(f"engine {engine.name}: {note}")
+        where = choose_device(run.device, work)
         device = where.device
+        place.require_gpu(device)
+        if place.rank == 0:
+            _say_where(where, engine, env)
+        group = place.join(device)
+        path = Path(group.told(str(path))[0])
+        more = {"group": group} if group.size > 1 else {}
         learner = chosen.learner(
-            env.spec, chosen.settings, env.num_envs, chosen.run.seed, device, planned_steps=chosen.run.steps
+            env.spec, chosen.settings, env.num_envs, run.seed, device, planned_steps=run.steps, **more
         )
         data = demonstrations.demonstrations(demos, task, env.spec, device) if demos else None
-        folder = RunFolder(path, resume)
+        folder = RunFolder(path, resume) if group.rank == 0 else FollowerFolder(path, group.rank)
         stack.callback(folder.close)
         if not resume:
-            config = _config(algorithm, task, chosen, env, where, engine)
+            config = _config(algorithm, task, replace(chosen, run=run), env, where, engine)
             config |= {"demos": demonstrations.record(demos)} if demos else {}
             folder.write_json("config.json", config)
-        if chosen.run.collect == "async":
+        if run.collect == "async":
             env.device = device  # where rows of actors go
         buffer = learner.make_buffer(on_device=True) if stays_on_device(env, learner) else learner.make_buffer()
         if data is not None:
             if not resume:
                 learner.look_at(data)
             buffer = demonstrations.mixed(buffer, data, chosen.settings.demo_share)
-        return loop(algorithm, task, chosen.run, env, learner, buffer, folder, progress).go(resume)
+        result = loop(algorithm, task, run, env, learner, buffer, folder, progress, group).go(resume)
+        group.close()
+        return result
 
 
 def resume(
@@ -121,9 +167,9 @@ def resume(
 class Training(Run):
     """One run of the loop; its steps are those of all worlds together."""
 
-    def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, buffer, folder: RunFolder,
-                 progress):  # fmt: skip
-        super().__init__(algorithm, task, run, learner, folder, progress)
+    def __init__(self, algorithm: str, task: str, run: RunSettings, env, learner, buffer,
+                 folder: RunFolder | FollowerFolder, progress, group: Group = ALONE):  # fmt: skip
+        super().__init__(algorithm, task, run, learner, folder, progress, group)
         self.env = env
         self.buffer = buffer
         self.obs: Mapping[str, Tensor] = {}
@@ -146,7 +192,7 @@ class Training(Run):
             if self.state:
                 self.state = restart(self.state, step.ended, self.initial_state, look=not self.on_device)
             self.obs = obs = step.obs
-            self.steps += self.env.num_envs
+            self.steps += self.env.num_envs * self.group.size
         self.learn()
 
     def learn(self) -> int:
@@ -164,7 +210,11 @@ class Training(Run):
         return due
 
     def begin(self) -> None:
-        self.obs = self.env.reset(self.run.seed)
+        if self.group.size == 1:
+            self.obs = self.env.reset(self.run.seed)
+        else:
+            n = self.env.num_envs
+            self.obs = self.env.reset(self.run.seed, worlds=self.group.rank * n + np.arange(n))
 
     def own_metrics(self) -> dict[str, float]:
         """Of the episodes, and what the worlds themselves have to say."""
@@ -275,6 +325,15 @@ def trained_ranges(env: Any) -> dict[str, Any] | None:
     """The ranges that the worlds draw from now: those of `adr.json`, where they adapt."""
     search = getattr(env, "adr", None)
     return randomization_of(env) if search is None else search.ranges().to_json()
+
+
+def _say_where(where: Chosen, engine: Engine, env: Any) -> None:
+    """What was chosen, in a line each."""
+    say(where)
+    if engine.name == "warp" or where.device.type == "cuda":
+        say(engine)
+        for note in getattr(env, "notes", ()):
+            say(f"engine {engine.name}: {note}")
 
 
 def _config(algorithm: str, task: str, chosen: Recipe, env: Any, where: Chosen, engine: Engine) -> dict[str, Any]:

@@ -98,9 +98,9 @@ class AtariEnv:
         self._worlds = np.arange(num_envs)
         self._pictures = np.empty(0)  # (N, 84, 84) what is to be acted on next
 
-    def reset(self, seed: int | None = None) -> Mapping[str, Tensor]:
-        """Start episode 0 of every world under `seed`; the first observations."""
-        self._begin(self._seed if seed is None else seed)
+    def reset(self, seed: int | None = None, worlds: Any = None) -> Mapping[str, Tensor]:
+        """Start episode 0 of every world under `seed`, or of the `worlds` (N,); the first observations."""
+        self._begin(self._seed if seed is None else seed, worlds)
         self._pictures = np.empty((self.num_envs, SIZE, SIZE), np.uint8)
         for world in range(self.num_envs):
             self._start(world, self._pictures[world])
@@ -158,6 +158,7 @@ class AtariEnv:
         return {
             "task": self._name,
             "seed": self._seed,
+            "worlds": self._worlds.copy(),
             "episode": self._episode.copy(),
             "steps": self._steps.copy(),
             "lives": self._lives.copy(),
@@ -178,7 +179,7 @@ class AtariEnv:
                 f"a state of {state['task']} with {len(state['episode'])} worlds cannot be restored into {self._name} "
                 f"with {self.num_envs}; resume with the task and num_envs of the run"
             )
-        self._begin(int(state["seed"]))
+        self._begin(int(state["seed"]), state.get("worlds"))
         self._episode, self._steps, self._lives, self._last, self._pictures = (
             np.array(state[name]) for name in ("episode", "steps", "lives", "last", "pictures")
         )
@@ -190,8 +191,9 @@ class AtariEnv:
 
     # ---- one world ---------------------------------------------------------------------------
 
-    def _begin(self, seed: int) -> None:
+    def _begin(self, seed: int, worlds: Any = None) -> None:
         self._seed = seed
+        self._worlds = np.arange(self.num_envs) if worlds is None else np.asarray(worlds)
         self._noops, self._stickiness = Stream(seed, "atari/noop"), Stream(seed, "atari/sticky")
         self._episode, self._steps, self._lives, self._last = (np.zeros(self.num_envs, np.int64) for _ in range(4))
 
@@ -199,7 +201,9 @@ class AtariEnv:
         """Begin the present episode of a world, and write what it shows into `picture` (84, 84)."""
         console = self._consoles[world]
         console.restoreState(self._boot)
-        noops = int(self._noops.uniform(world, self._episode[world], 1)[0, 0] * (self._options.noop_max + 1))
+        noops = int(
+            self._noops.uniform(self._worlds[world], self._episode[world], 1)[0, 0] * (self._options.noop_max + 1)
+        )
         for _ in range(1 + noops):  # one for the screen, which a snapshot does not hold
             console.act(ale_py.Action.NOOP)
         if self._options.fire_reset and ale_py.Action.FIRE in self._actions:

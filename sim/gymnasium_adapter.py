@@ -168,7 +168,7 @@ class GymVecEnv:
         if isinstance(told := env.metadata.get("spec"), Spec):
             self.spec = same_sizes(told, self.spec, self._name)
         self.randomization: Randomization | None = None  # what the worlds differ in, for provenance
-        self._worlds = np.arange(self.num_envs)
+        self._all = np.arange(self.num_envs)
         self._seed = seed
         self.bad_worlds = 0  # worlds that broke since this env was made
         self._lost_before = 0  # worker processes that were lost before the state that was restored
@@ -176,14 +176,14 @@ class GymVecEnv:
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: worlds whose next step is their reset
         self._begin(seed)
 
-    def reset(self, seed: int | None = None) -> Mapping[str, Tensor]:
-        """Start episode 0 of every world under `seed`; the first observations."""
-        self._begin(self._seed if seed is None else seed)
+    def reset(self, seed: int | None = None, worlds: Any = None) -> Mapping[str, Tensor]:
+        """Start episode 0 of every world under `seed`, or of the `worlds` (N,); the first observations."""
+        self._begin(self._seed if seed is None else seed, worlds)
         if self._mode is AutoresetMode.DISABLED:
             raw = self._reset_worlds(np.ones(self.num_envs, bool))
             self._open.start(np.ones(self.num_envs, bool), raw)
         else:  # one integer, since not every VectorEnv takes a list
-            raw, _ = self._env.reset(seed=int(self._stream.integer(0, 0)[0]))
+            raw, _ = self._env.reset(seed=int(self._stream.integer(self._worlds[0], 0)[0]))
         self._resetting[:] = False
         self._running = True
         self._last_obs = self._groups.pack(raw)
@@ -272,8 +272,9 @@ class GymVecEnv:
         self._require_replay("saved")
         if not self._running:
             raise RunError(f"{self._name}: there is no state to save before the first reset(seed)")
-        return {"task": self._name, "seed": self._seed, "episode": self._episode.copy(), "bad_worlds": self.bad_worlds,
-                "lost_workers": self.lost_workers, **self._open.state_dict()}  # fmt: skip
+        who = {"seed": self._seed, "worlds": self._worlds.copy(), "episode": self._episode.copy()}
+        return {"task": self._name, **who, "bad_worlds": self.bad_worlds, "lost_workers": self.lost_workers,
+                **self._open.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Replay every world's open episode; the observations to act on next.
@@ -301,7 +302,7 @@ class GymVecEnv:
                 f"a state of {state['task']} with {len(state['episode'])} worlds cannot be restored into {self._name} "
                 f"with {self.num_envs}; resume with the task and num_envs of the run"
             )
-        self._begin(int(state["seed"]))
+        self._begin(int(state["seed"]), state.get("worlds"))
         self._episode[:] = np.asarray(state["episode"])
         self._open.load_state_dict(state)
         first, rows = self._open.first, int(self._open.steps.max())
@@ -371,8 +372,9 @@ class GymVecEnv:
 
     # ---- Gymnasium's side --------------------------------------------------------------------
 
-    def _begin(self, seed: int) -> None:
+    def _begin(self, seed: int, worlds: Any = None) -> None:
         self._seed = seed
+        self._worlds = self._all if worlds is None else np.asarray(worlds)  # who each is, to its random numbers
         self._stream = Stream(seed, "gym/episode")
         self._episode = np.zeros(self.num_envs, np.int64)
         self._drawn = np.full(self.num_envs, -1)  # of which KEYS episodes of every world the keys are at hand
@@ -390,7 +392,7 @@ class GymVecEnv:
             self._drawn = self._episode // KEYS
             episodes = self._drawn[:, None] * KEYS + np.arange(KEYS)  # (N, KEYS)
             self._next_keys = self._stream.integer(np.repeat(self._worlds, KEYS), episodes.ravel()).reshape(-1, KEYS)
-        return self._next_keys[self._worlds, self._episode % KEYS].tolist()
+        return self._next_keys[self._all, self._episode % KEYS].tolist()
 
     def _command(self, action: Tensor) -> np.ndarray:
         """What the VectorEnv takes for an action (N, A): controls in [low, high], or (N,) choices."""

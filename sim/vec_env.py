@@ -23,8 +23,12 @@ class VecEnv(Protocol):
     device: torch.device
     max_episode_steps: int  # the time limit in control steps; 0 where the simulator does not say
 
-    def reset(self, seed: int) -> Mapping[str, Tensor]:
-        """Start episode 0 of every world under `seed`; the first observations, group -> (N, dim)."""
+    def reset(self, seed: int, worlds: Any = None) -> Mapping[str, Tensor]:
+        """Start episode 0 of every world under `seed`; the first observations, group -> (N, dim).
+
+        worlds: who they are (N,) to their random numbers, where others have worlds of the same run; 0 to N-1 if not
+            told.
+        """
         ...
 
     def step(self, action: Tensor) -> Step:

@@ -15,6 +15,7 @@ from poise.policies.devices import stays_on_device
 from poise.policies.dqn import DQN, DQNConfig
 from poise.policies.learner import restart
 from poise.policies.metrics import MetricMeans
+from poise.policies.parallel import ALONE
 from poise.policies.ppo import PPO
 from poise.policies.ppo_config import PPOConfig
 from poise.policies.sac import SAC
@@ -55,11 +56,11 @@ class Points:
         return Step({"state": self.x.clone()}, {"state": x}, 1.0 - x.norm(dim=-1), terminated, truncated, ~terminated)
 
 
-def loop(learner, env) -> training._Training:
+def loop(learner, env) -> training.Training:
     """A run without its folder."""
-    run = object.__new__(training._Training)
+    run = object.__new__(training.Training)
     run.learner, run.env, run.buffer = learner, env, learner.make_buffer(on_device=True)
-    run.on_device = stays_on_device(env, learner)
+    run.on_device, run.group = stays_on_device(env, learner), ALONE
     run.initial_state = run.state = learner.initial_state(N)
     run.obs, run.steps, run.metrics, run.rng = env.reset(0), 0, MetricMeans(), np.random.default_rng(0)
     run.episodes = DeviceEpisodeStatistics(N, env.device)
