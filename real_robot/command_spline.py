@@ -24,7 +24,7 @@ from ..robots import RobotSpec
 from .slowing import Slowing
 
 SLACK = 1e-12  # relative, for the rounding of differences
-OWN = 0.95  # share of the acceleration that filling in and catching up use: devices judge 1 ms differences to the digit
+OWN = 0.8  # share of the acceleration that filling in and catching up use: a device that fills in adds to the jerk
 
 
 class CommandSpline:

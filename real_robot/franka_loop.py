@@ -99,23 +99,24 @@ class Loop:
         state, _ = control.readOnce()
         spline, dt = self._spline, self._spline.dt
         spline.restart(np.array(state.q_d))
-        held = Held(spline.point)
-        self._target, phase, left = None, 0.0, False
+        held = Held(FR3, spline.point)
+        newest, phase, cycles, left = None, 0.0, 1, False
+        self._target = None
         self._tell(state)
         while True:
-            phase += CYCLE
-            began = left or phase >= dt - 1e-9
-            if began:
-                self._listen()
-                target, self._target = self._target, None
-                if left:  # go on from what the robot holds
-                    q, v, a = held.motion
-                    spline.resume(q, v + 0.5 * CYCLE * a, a, target)
-                    phase = CYCLE
-                else:
-                    spline.command(target)
-                    phase -= dt
-            answer = spline.at(max(phase, 0.0) / dt)
+            phase += cycles * CYCLE
+            began = phase >= dt - 1e-9
+            while phase >= dt - 1e-9:
+                phase -= dt
+                newest = self._take()
+                spline.command(newest)
+            phase = max(phase, 0.0)
+            answer = spline.at(phase / dt)
+            if left and not held.leads_to(answer, spline.at(min(phase + CYCLE, dt) / dt)):
+                q, v, a = held.motion
+                spline.resume(q, v + 0.5 * CYCLE * a, a, newest if began else self._take())
+                began, phase = True, CYCLE
+                answer = spline.at(phase / dt)
             held.answer(answer)
             command = self._franka.JointPositions(answer.tolist())
             command.motion_finished = "Q" in self._words and spline.standing
@@ -125,7 +126,14 @@ class Loop:
             if began:
                 self._tell(state)
             state, elapsed = control.readOnce()
-            left = held.heard(np.array(state.q_d), max(1, round(elapsed.to_sec() / CYCLE)))
+            cycles = max(1, round(elapsed.to_sec() / CYCLE))
+            left = held.heard(np.array(state.q_d), cycles)
+
+    def _take(self) -> np.ndarray | None:
+        """The newest command that has come since the last one."""
+        self._listen()
+        target, self._target = self._target, None
+        return target
 
     def _wait_for_recovery(self) -> None:
         """Tell the driver of the fault, again and again, until it says what to do."""

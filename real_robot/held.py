@@ -2,7 +2,7 @@
 
 A Franka that gets no answer goes on by itself: it keeps the last acceleration and integrates it, v += a T, q += v T,
 where v and a are the differences of answers that its limits are held against, and T a cycle of 1 ms. The next answer is
-judged against that. So whoever answers again has to go on from there.
+judged against that. So where the path would be a jump from there, whoever answers again has to go on from there.
 
 States travel in single precision, so what is held is reckoned here, and a state only decides whether the last answer
 has arrived. Legend: n joints.
@@ -14,8 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..robots import RobotSpec
+
 CYCLE = 0.001  # [s]
-SEEN = 1e-6  # [rad] a difference that can be seen in a state
+SHARE = 0.97  # of the limits: what is held is known to SEEN
+SEEN = 2.5e-7  # [rad] a difference that can be seen in a state: one digit of a float32 above 2
 
 
 class Motion(NamedTuple):
@@ -42,13 +45,25 @@ class Motion(NamedTuple):
 class Held:
     """Begins at standstill at (n,) [rad]."""
 
-    def __init__(self, pose: np.ndarray):
+    def __init__(self, robot: RobotSpec, pose: np.ndarray):
+        self._hardest, self._harshest = SHARE * np.array(robot.acceleration), SHARE * np.array(robot.jerk)
         still = np.zeros(len(pose))
         self.motion = self._before = Motion(np.array(pose, np.float64), still, still)
 
     def answer(self, position: np.ndarray) -> None:
         """(n,) [rad] goes out for the cycle that begins."""
         self._before, self.motion = self.motion, self.motion.to(np.array(position, np.float64))
+
+    def leads_to(self, *answers: np.ndarray) -> bool:
+        """Whether these answers, (n,) [rad] each and a cycle apart, keep the limits from here on."""
+        motion = self.motion
+        for position in answers:
+            after = motion.to(position)
+            jerk = np.abs(after.acceleration - motion.acceleration) / CYCLE
+            if (np.abs(after.acceleration) > self._hardest).any() or (jerk > self._harshest).any():
+                return False
+            motion = after
+        return True
 
     def heard(self, followed: np.ndarray, cycles: int) -> bool:
         """Whether the robot has filled in anything, as its next state tells, `cycles` after the last.

@@ -39,7 +39,7 @@ RUNNING, IDLE, POWER_OFF = 7, 5, 3  # robot modes
 NORMAL, PROTECTIVE_STOP, SAFEGUARD_STOP, EMERGENCY_STOP = 1, 3, 5, 7  # safety modes
 READY, DONE = 1, 2  # what the script says
 LOCKED = 5.0  # [s] that a protective stop cannot be unlocked, on a wall clock
-STARTS_AFTER = 0.03  # [s] from a script's arrival to its first line, on a wall clock
+STARTS_AFTER = 0.03  # [s] of wall time from a script's arrival to its first line: what RTDE has sent is here by then
 TOLD_AGAIN = 0.05  # [s] of the wall's time
 STILL, SETTLE = 0.005, 2000  # [rad/s] that counts as standing, and servo periods for it on a virtual clock
 DELAY = 0.03  # [s] of the fault `delay`
@@ -90,6 +90,7 @@ class URController(Emulator):
         while not self.ended.wait(TOLD_AGAIN):
             if self.virtual:
                 with self.lock:
+                    self._start_if_due()
                     self._tell()
 
     def wait_while(self, fault: str) -> None:
@@ -109,8 +110,7 @@ class URController(Emulator):
             with self.lock:
                 self.stop_program()
                 if "rtde_control" in text and self._may_move():
-                    self._starts = time.monotonic() + (0.0 if self.virtual else STARTS_AFTER)
-                    self._start_if_due()
+                    self._starts = time.monotonic() + STARTS_AFTER
                     self._tell()
             text = ""
 

@@ -7,14 +7,6 @@ the relay replaces by its own. What is said holds for datagrams of both directio
 
 shares of datagrams, or seconds; gaps are as long, ten in a second, in which nothing passes. A corrupt datagram has one bit turned, somewhere; a half-open line swallows everything and
 stays; reset ends the TCP connections as a crash does.
-
-The relay also judges what the client sends, before anything befalls it: a datagram to the robot is the number of the
-state that it answers, u64, and seven joint positions. Where the client got no state it sends no answer; so its commands
-are as many milliseconds apart as their numbers are, and it is their divided differences that must keep the limits:
-
-    v = [t0 t1] q,  a = 2 [t0 t1 t2] q,  j = 6 [t0 t1 t2 t3] q
-
-since each equals the derivative of the path through them at some time in between.
 """
 
 from __future__ import annotations
@@ -26,61 +18,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.relay import Words, answer, arguments
-from poise.errors import PoiseError
 from poise.real_robot.emulators.ports import reset
 from poise.real_robot.realtime import go_first
-from poise.robots import FR3
 
 PORT = 1337
 CONNECT = struct.Struct("<IIIHH")  # command, id, size; version, UDP port
-COMMAND = struct.Struct("<Q7d")  # of a datagram to the robot
-CYCLE, PAUSE = 0.001, 20  # [s], and cycles without an answer after which the robot has stopped: a new path
 EVERY = 0.1  # [s] from one gap to the next
-ROUNDING = 1e-15  # [rad] of a command
-SLACK = 1.0 + 1e-6
-
-
-class Judge:
-    """Counts commands out of limits as they leave the client, by divided differences."""
-
-    def __init__(self) -> None:
-        self.sent = self.out_of_limit = 0
-        self.told = ""
-        self._limits = [np.array(FR3.velocity), np.array(FR3.acceleration), np.array(FR3.jerk)]
-        self._rows: list[tuple[int, list[np.ndarray]]] = []  # newest last: number, and differences that end there
-
-    def judge(self, datagram: bytes) -> None:
-        if len(datagram) < COMMAND.size:
-            return
-        number, *q = COMMAND.unpack_from(datagram)
-        if self._rows and not 0 < number - self._rows[-1][0] < PAUSE:
-            if number == self._rows[-1][0]:
-                return  # the same cycle, answered again
-            self._rows = []
-        differences = [np.array(q)]
-        last = self._rows[-1][1] if self._rows else []
-        for order, (before, _) in enumerate(reversed(self._rows[-3:])):
-            differences.append((differences[order] - last[order]) / ((number - before) * CYCLE))
-        self.sent += 1
-        factor, rounding = 1.0, ROUNDING
-        for order, limit in enumerate(self._limits, 1):
-            factor, rounding = factor * order, rounding * 2.0 / CYCLE
-            if order < len(differences) and (factor * np.abs(differences[order]) > limit * SLACK + rounding).any():
-                self.out_of_limit += 1
-                self.told = f"difference {order}: {np.round(factor * differences[order], 3).tolist()}"
-                break
-        self._rows = [*self._rows[-3:], (number, differences)]
 
 
 class FrankaRelay:
     """One client at a time."""
 
     def __init__(self, listen: str, to: str, words: Words):
-        self._to, self._words, self.judge = to, words, Judge()
+        self._to, self._words = to, words
         self._listener = socket.create_server((listen, PORT))
         self._later: list[tuple[float, Any, bytes, Any]] = []
         self._lines: dict[Any, Any] = {}  # of TCP: each end to the other
@@ -117,8 +69,7 @@ class FrankaRelay:
                 reset(line)
             self._close()
             self._words.word = "clear"
-        judge = self.judge
-        answer(altered=self._altered, sent=judge.sent, out_of_limit=judge.out_of_limit, told=judge.told)
+        answer(altered=self._altered)
 
     def _accept(self) -> None:
         self._close()
@@ -150,7 +101,6 @@ class FrankaRelay:
             self._server_at = address
             line, at = self._to_client, self._client_at
         else:
-            self.judge.judge(data)
             line, at = self._to_server, self._server_at
         if at is None or words.word == "half_open":
             return
@@ -181,7 +131,7 @@ def main() -> None:
     answer()
     try:
         relay.run()
-    except (OSError, PoiseError) as error:
+    except OSError as error:
         sys.exit(str(error))
 
 

@@ -65,7 +65,7 @@ DATAGRAMS = [
     _of("delay of 0.3 ms", GOES_ON, "delay 0.0003", 1.0),
     _of("delay of 3 ms", LOST, "delay 0.003", 1.0),
     _of("one datagram in fifty lost", GOES_ON, "drop 0.02", 1.0),
-    _of("one datagram in ten lost", GOES_ON, "drop 0.1", 1.0),
+    _of("one datagram in ten lost", ("", "device"), "drop 0.1", 1.0),
     _of("ten gaps of 5 ms in a second", GOES_ON, "gaps 0.005", 1.0),
     _of("one datagram in ten twice", ("", "device"), "duplicate 0.1", 1.0),
     _of("a bit turned in one datagram of fifty", ("", "device"), "corrupt 0.02", 1.0),

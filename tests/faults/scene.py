@@ -77,6 +77,10 @@ class Scene:
             return self.running.side_line.counters()["out_of_limit"]
         return int(self.robot.status()["counts"]["out_of_limit"])
 
+    def altered(self) -> int:
+        """Datagrams that the relay has lost, doubled or garbled; it passes on whatever comes from now on."""
+        return int(self.say("clear").get("altered", 0))
+
     def speed_after(self, seconds: float) -> float:
         """The fastest joint [rad/s] once the arm stands, or after so long, braked for as long as there is a line.
 

@@ -35,7 +35,7 @@ def test_without_commands_it_brakes_and_stands():
     while not spline.standing:
         spline.command(None)
         periods += 1
-    assert periods == pytest.approx(speed[0] / (0.95 * 10.0 * DT), abs=5)
+    assert periods == pytest.approx(speed[0] / (0.8 * 10.0 * DT), abs=5)
     assert spline.at(0.3) == pytest.approx(spline.point, abs=1e-14)
 
 

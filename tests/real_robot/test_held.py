@@ -1,5 +1,7 @@
 """What a Franka holds after cycles that it has filled in itself, and how answers go on from there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from poise.real_robot.held import CYCLE, Held, Motion
 from poise.robots import FR3
 
 HOME = np.array(FR3.home)
+ONE = replace(FR3, acceleration=(10.0,), jerk=(5000.0,))
 
 
 def test_the_robot_keeps_its_acceleration_where_no_answer_comes():
@@ -18,7 +21,7 @@ def test_the_robot_keeps_its_acceleration_where_no_answer_comes():
 
 
 def moving() -> Held:
-    held = Held(np.zeros(1))
+    held = Held(ONE, np.zeros(1))
     for k in range(1, 11):
         held.answer(np.array([0.5 * 10.0 * (k * CYCLE) ** 2]))
         assert not held.heard(np.float32(held.motion.position), 1)
@@ -47,6 +50,14 @@ def test_cycles_that_were_skipped_were_filled_in_after_the_answer_or_with_it():
         expected = held.motion.filled_in(2) if arrived else before.filled_in(3)
         assert held.heard(np.float32(expected.position), 3)
         assert held.motion.position == expected.position
+
+
+def test_a_path_that_is_near_enough_goes_on_and_one_that_is_not_is_left():
+    """By hand: it moves at 0.1 rad/s with 10 rad/s^2; 2 um off the path are 2 rad/s^2 and, with its change, 2000 rad/s^3."""
+    held = moving()
+    on = [held.motion.filled_in(k).position - k * k * 2e-6 for k in (1, 2)]  # 4 rad/s^2 less from now on
+    assert held.leads_to(*on)
+    assert not held.leads_to(on[0] + 4e-6, on[1])
 
 
 @pytest.mark.parametrize("cycles", [1, 2, 4, 9])
