@@ -10,8 +10,10 @@ one nothing is sent, and `clear_fault` releases it, uploads the control script a
     program_stopped   somebody or the watchdog ended the program
     safety_violation, safety_fault, safety_recovery   need the teach pendant
 
-A UR arm has no gripper of its own, and none is driven here: gripper_pos is NaN. It has no measured torques that ur-rtde
-could read either: joint_effort is None. Legend: n = 6 joints.
+A UR arm has no gripper of its own, and none is driven here: gripper_pos is NaN. It has no sensors of torque either, and
+Universal Robots publishes no torque for an ampere: joint_effort is RTDE's `target_moment`, what the controller's own
+model says that the motion needs. It shows gravity, payload and acceleration, and no contact, at which the controller
+stops by itself. Legend: n = 6 joints.
 """
 
 from __future__ import annotations
@@ -126,7 +128,8 @@ class UR(Sided):
                 raise self._lost("what it says is damaged")
         target = np.array(state.target) if self._commanded is None or fault_of(state) else self._commanded.copy()
         joint_pos, joint_vel = np.array(state.joint_pos), np.array(state.joint_vel)
-        return Reading(self._stamp(state), state.timestamp, joint_pos, joint_vel, target, fault=fault_of(state))
+        return Reading(self._stamp(state), state.timestamp, joint_pos, joint_vel, target,
+                       joint_effort=np.array(state.moment), fault=fault_of(state))  # fmt: skip
 
     def write(self, joint_pos_target: np.ndarray, gripper_target: float | None = None) -> None:
         if gripper_target is not None:
@@ -303,7 +306,6 @@ class UR(Sided):
 
 
 def _plausible(state: State) -> bool:
-    """Whether these can be joints at all: within two turns, and slower than ten times any arm."""
-    joint_pos, joint_vel = np.array(state.joint_pos + state.target), np.array(state.joint_vel)
-    finite = np.isfinite(joint_pos).all() and np.isfinite(joint_vel).all()
-    return bool(finite and np.abs(joint_pos).max() < 4.0 * np.pi and np.abs(joint_vel).max() < 30.0)
+    """Whether these can be joints at all: within two turns, slower and weaker than ten times any arm."""
+    limits = ((state.joint_pos + state.target, 4.0 * np.pi), (state.joint_vel, 30.0), (state.moment, 2000.0))
+    return all(bool((np.abs(values) < limit).all()) for values, limit in limits)  # which a NaN fails

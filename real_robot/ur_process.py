@@ -39,8 +39,8 @@ STARTS_WITHIN = 5.0  # [s] from the script's upload to its first line
 STUCK = 20  # [s] in ur-rtde without coming back: the kernel then ends this process
 NO_UPLOAD = 0x10  # ur-rtde's FLAG_NO_WAIT in place of FLAG_UPLOAD_SCRIPT: this file says when the program starts
 VARIABLES = ["timestamp", "actual_q", "actual_qd", "target_q", "robot_mode", "safety_mode", "runtime_state",
-             "target_speed_fraction"]  # fmt: skip
-_STATE = struct.Struct("<2d18d3id")
+             "target_speed_fraction", "target_moment"]  # fmt: skip
+_STATE = struct.Struct("<2d24d3id")
 
 
 class State(NamedTuple):
@@ -51,6 +51,7 @@ class State(NamedTuple):
     joint_pos: tuple[float, ...]  # [rad]
     joint_vel: tuple[float, ...]  # [rad/s]
     target: tuple[float, ...]  # the controller's own, which follows servoJ's with a lag [rad]
+    moment: tuple[float, ...]  # what its model says that the motion needs [N m]
     robot_mode: int
     safety_mode: int
     runtime_state: int
@@ -58,14 +59,15 @@ class State(NamedTuple):
 
     def pack(self) -> bytes:
         """As one message."""
-        flat = (*self.joint_pos, *self.joint_vel, *self.target)
-        return b"S" + _STATE.pack(self.arrived, self.timestamp, *flat, *self[5:])
+        flat = (*self.joint_pos, *self.joint_vel, *self.target, *self.moment)
+        return b"S" + _STATE.pack(self.arrived, self.timestamp, *flat, *self[6:])
 
     @classmethod
     def unpack(cls, message: bytes) -> State:
         """From one message."""
         arrived, timestamp, *rest = _STATE.unpack(message[1:])
-        return cls(arrived, timestamp, tuple(rest[:6]), tuple(rest[6:12]), tuple(rest[12:18]), *rest[18:])
+        vectors = (tuple(rest[k : k + 6]) for k in range(0, 24, 6))
+        return cls(arrived, timestamp, *vectors, *rest[24:])
 
 
 class Session:
@@ -131,9 +133,9 @@ class Session:
         receive = self._receive
         for _ in range(5):
             stamp, arrived = receive.getTimestamp(), time.monotonic()
-            joints = (tuple(receive.getActualQ()), tuple(receive.getActualQd()), tuple(receive.getTargetQ()))
+            said = (receive.getActualQ(), receive.getActualQd(), receive.getTargetQ(), receive.getTargetMoment())
             modes = (receive.getRobotMode(), receive.getSafetyMode(), receive.getRuntimeState())
-            state = State(arrived, stamp, *joints, *modes, receive.getTargetSpeedFraction())
+            state = State(arrived, stamp, *map(tuple, said), *modes, receive.getTargetSpeedFraction())
             if receive.getTimestamp() == stamp:
                 break
         return state

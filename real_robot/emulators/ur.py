@@ -318,7 +318,7 @@ class URController(Emulator):
                 return self._target
             case "target_qd":
                 return self._velocity
-            case "actual_current_as_torque":
+            case "target_moment" | "actual_current_as_torque":
                 return self.arm.joint_effort
             case "actual_TCP_pose":
                 return [*self.arm.tool_pos, 0.0, 0.0, 0.0]

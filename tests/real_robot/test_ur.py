@@ -15,6 +15,7 @@ from poise.errors import LimitViolatedError, NotConnectedError, RobotError, Usag
 from poise.real_robot.drivers import driver_at
 from poise.real_robot.emulators.launch import start_emulator
 from poise.real_robot.robot import Robot
+from poise.real_robot.supervisor import Supervisor
 from poise.real_robot.ur import UR
 from poise.real_robot.ur_process import State
 from poise.robots import UR5E
@@ -123,7 +124,7 @@ def test_the_dashboard_says_what_the_controller_is_at(device):
 
 
 def test_a_state_survives_its_message():
-    state = State(1.5, 2.5, (0.1,) * 6, (0.2,) * 6, (0.3,) * 6, 7, 1, 2, 1.0)
+    state = State(1.5, 2.5, (0.1,) * 6, (0.2,) * 6, (0.3,) * 6, (4.0,) * 6, 7, 1, 2, 1.0)
     assert State.unpack(state.pack()) == state
 
 
@@ -133,6 +134,18 @@ def test_numbers_that_are_none_never_reach_the_wire(driver, device):
         with pytest.raises(LimitViolatedError, match="expected 6 finite joint positions"):
             driver.write(bad)
     assert device.side_line.counters()["arrived"] == before
+
+
+def test_efforts_are_the_moments_that_the_controller_tells(driver):
+    """At home the shoulder carries the arm by some 30 N m, the base nothing; and the supervisor looks at them."""
+    effort = driver.read().joint_effort
+    assert effort.shape == (6,) and abs(effort[0]) < 1.0 and 10.0 < abs(effort[1]) < 100.0
+    supervisor = Supervisor(driver.robot)
+    strained = driver.read()._replace(joint_effort=0.99 * np.array(driver.robot.effort))
+    supervisor.position = supervisor._mean.value = strained.joint_pos
+    for _ in range(501):
+        supervisor.observe(strained)
+    assert supervisor.fault and supervisor.fault.rule == "effort"
 
 
 def test_a_gripper_that_is_not_there_is_not_driven(driver):
