@@ -2,13 +2,20 @@
 
 As a vendor's control box does, it takes differences between the commands as they arrive,
 v_k = (q_k - q_{k-1}) / dt, a_k = (v_k - v_{k-1}) / dt, j_k = (a_k - a_{k-1}) / dt, and holds them against the limits.
-Where commands travel in whole ticks of a servo, each may err by what rounding to the tick can add: half a tick a
-command, so one tick / dt in velocity, two / dt^2 in acceleration and four / dt^3 in jerk.
+Where commands travel in whole ticks of a servo, each may err by half a tick, of which the k-th difference over one
+period makes 2^(k-1) ticks / dt^k: 31 rad/s^2 on arms whose limit is 10. So the same differences are taken over longer
+strides w too,
+
+    v = (q_k - q_{k-w}) / (w dt),   a = (q_k - 2 q_{k-w} + q_{k-2w}) / (w dt)^2,   j likewise,
+
+which are weighted means over w, 2 w and 3 w periods, so that the limits hold for them as well, and of which rounding
+blurs 1 / w, 1 / w^2 and 1 / w^3 as much: over ten periods 0.3 rad/s^2.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -16,6 +23,8 @@ import numpy as np
 from ...robots import RobotSpec
 
 TOLERANCE = 1e-6  # relative, of the limits
+STRIDES = (1, 3, 10)  # periods that differences are taken over where commands are rounded
+COARSE = 0.01  # of the limit of acceleration: rounding that adds less is not looked at over longer strides
 KEPT = 10  # violations that are told in words
 
 
@@ -36,10 +45,14 @@ class Oracle:
         dt = self.dt = dt or robot.servo_dt
         span = np.subtract(robot.position_high, robot.position_low) * TOLERANCE + 0.5 * tick
         self._low, self._high = np.array(robot.position_low) - span, np.array(robot.position_high) + span
-        slack = 1.0 + TOLERANCE
-        self._fastest = np.multiply(robot.velocity, slack) + tick / dt
-        self._hardest = np.multiply(robot.acceleration, slack) + 2.0 * tick / dt**2
-        self._harshest = np.multiply(robot.jerk, slack) + (4.0 * tick + 1e-14) / dt**3  # rounding of positions
+        coarse = (2.0 * tick / dt**2 > COARSE * np.array(robot.acceleration)).any()
+        self._strides, slack = STRIDES if coarse else STRIDES[:1], 1.0 + TOLERANCE
+        # stride -> bounds of velocity, acceleration and jerk; the last with the rounding of positions
+        self._bounds = {w: (np.multiply(robot.velocity, slack) + tick / (w * dt),
+                            np.multiply(robot.acceleration, slack) + 2.0 * tick / (w * dt) ** 2,
+                            np.multiply(robot.jerk, slack) + (4.0 * tick + 1e-14) / (w * dt) ** 3)
+                        for w in self._strides}  # fmt: skip
+        self._past = deque([self.position] * 3 * self._strides[-1], maxlen=3 * self._strides[-1])  # newest last
 
     def arrived(self, command: Any) -> bool:
         """Judge one command; whether it is something that an arm can follow at all."""
@@ -48,19 +61,27 @@ class Oracle:
             self._violated("not finite numbers, one a joint", command)
             return False
         velocity = (command - self.position) / self.dt
-        acceleration = (velocity - self.velocity) / self.dt
-        jerk = (acceleration - self.acceleration) / self.dt
         if ((command < self._low) | (command > self._high)).any():
             self._violated("position", command)
-        elif (np.abs(velocity) > self._fastest).any() or self._too_fast_near_an_end(command, velocity):
+        elif self._too_fast_near_an_end(command, velocity):
             self._violated("velocity", velocity)
-        elif (np.abs(acceleration) > self._hardest).any():
-            self._violated("acceleration", acceleration)
-        elif (np.abs(jerk) > self._harshest).any():
-            self._violated("jerk", jerk)
-        self.position = np.array(command, np.float64)
-        self.velocity, self.acceleration = velocity, acceleration
+        elif broken := self._too_much(command):
+            self._violated(*broken)
+        self.acceleration = (velocity - self.velocity) / self.dt
+        self.position, self.velocity = np.array(command, np.float64), velocity
+        self._past.append(self.position)
         return True
+
+    def _too_much(self, command: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """The rate that is beyond its limit over some stride, and its values (n,)."""
+        for order, what in enumerate(("velocity", "acceleration", "jerk")):
+            for w, bounds in self._bounds.items():
+                one, two, three = (self._past[-k * w] for k in (1, 2, 3))
+                rate = (command - one, command - 2.0 * one + two, command - 3.0 * one + 3.0 * two - three)[order]
+                rate = rate / (w * self.dt) ** (order + 1)
+                if (np.abs(rate) > bounds[order]).any():
+                    return what + (f", mean over {w} periods" if w > 1 else ""), rate
+        return None
 
     def _too_fast_near_an_end(self, command: np.ndarray, velocity: np.ndarray) -> bool:
         """Whether a joint approaches the end of its range faster than its maker allows there, where it does."""
@@ -86,6 +107,7 @@ class Oracle:
         """The arm stands at (n,) [rad] by its own doing; differences start anew from there."""
         self.position = np.array(held, np.float64)
         self.velocity, self.acceleration = np.zeros_like(self.position), np.zeros_like(self.position)
+        self._past.extend([self.position] * len(self._past))
 
     def braking(self) -> np.ndarray:
         """Poses (T, n) [rad] of the control box's own ramp to standstill, under the limits, from the last command."""

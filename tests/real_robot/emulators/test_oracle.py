@@ -50,6 +50,19 @@ def test_a_motion_at_the_limits_counts_nothing_and_ticks_widen_them_by_what_roun
     assert exact.out_of_limit == rounded.out_of_limit == 0 and strict.out_of_limit > 0
 
 
+@pytest.mark.parametrize(("acceleration", "counts"), [(9.9, False), (10.9, True), (20.0, True)])
+def test_means_over_many_periods_see_through_the_rounding_to_ticks(acceleration, counts):
+    """10.9 rad/s^2 is 0.0011 rad in a period, less than the 0.0015 rad of a tick: only a longer stride can tell."""
+    tick, dt = 2 * np.pi / 4096, SO101.servo_dt
+    home = np.round(np.array(SO101.home) / tick) * tick
+    oracle = Oracle(SO101, home, tick=tick)
+    speed = np.concatenate([np.linspace(0, acceleration, 4)[1:], np.full(30, acceleration)]).cumsum() * dt
+    for by in np.cumsum(speed) * dt:
+        oracle.arrived(np.round((home + by * np.eye(5)[0]) / tick) * tick)
+    assert (oracle.out_of_limit > 0) == counts, oracle.told
+    assert not counts or "acceleration, mean over" in oracle.told[0]
+
+
 def test_its_own_way_to_standstill_brakes_at_the_limit():
     oracle = Oracle(FR3, HOME)
     for k in range(1, 21):
