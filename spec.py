@@ -19,6 +19,7 @@ UNKNOWN = "unknown"  # a Spec read from somebody's data may not know; deploying 
 SOURCES = ("robot", "kinematics", "camera", "goal", "external", UNKNOWN)
 ACTION_KINDS = ("joint_pos", "control", "discrete", UNKNOWN)
 REFERENCES = ("measured", "last_target", "home")
+LENS = 0.03  # of the focal length, by which intrinsics may differ
 NEVER_IN_POLICY_FILE = ("privileged", "achieved_goal")
 
 
@@ -35,11 +36,15 @@ class ObsTerm:
     low: float = -math.inf
     high: float = math.inf
     history: int = 1  # frames that the policy stacks, oldest first
+    intrinsics: tuple[float, ...] = ()  # fx, fy, cx, cy of a camera [pixels of this shape]; empty where not known
 
     def __post_init__(self) -> None:
         _check_text(self, "observation", "name", "source", "unit", "dtype", "frame")
         object.__setattr__(self, "shape", tuple(_whole(f"observation {self.name!r}: shape", n, 0) for n in self.shape))
         object.__setattr__(self, "history", _whole(f"observation {self.name!r}: history", self.history, 1))
+        object.__setattr__(self, "intrinsics", tuple(float(x) for x in self.intrinsics))
+        if self.intrinsics and not (len(self.intrinsics) == 4 and all(0 < x < math.inf for x in self.intrinsics)):
+            raise SpecError(f"observation {self.name!r}: intrinsics {self.intrinsics} are not fx, fy, cx, cy in pixels")
         if not (-math.inf <= self.low < math.inf and self.low <= self.high and self.high > -math.inf):
             raise SpecError(f"observation {self.name!r}: low {self.low} and high {self.high} are no bounds")
         if self.source not in SOURCES:
@@ -261,6 +266,11 @@ class Spec:
             raise SpecError(f"the spec has a field of the wrong form: {error}") from None
 
 
+def same_lens(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two cameras' intrinsics differ by no more than calibrations do, or one of them is not known."""
+    return not (one and other) or all(abs(a - b) <= LENS * max(one[0], one[1]) for a, b in zip(one, other, strict=True))
+
+
 def _whole(what: str, value: Any, least: int) -> int:
     if not isinstance(value, Integral) or value < least:
         raise SpecError(f"{what} must be a whole number, at least {least}, not {value!r}")
@@ -275,7 +285,7 @@ def _check_text(term: ObsTerm | ActionTerm, what: str, *names: str) -> None:
 
 def _plain(term: ObsTerm | ActionTerm) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(term).items()
-            if not (isinstance(v, float) and math.isinf(v))}  # fmt: skip
+            if not (isinstance(v, float) and math.isinf(v)) and (k != "intrinsics" or v)}  # fmt: skip
 
 
 def _build(cls: type, data: Any, where: str) -> Any:
@@ -305,6 +315,6 @@ def _diff_terms(where: str, mine: Any, theirs: Any) -> list[str]:
             continue
         for f in fields(term):
             a, b = getattr(term, f.name), getattr(other, f.name)
-            if a != b:
+            if a != b and not (f.name == "intrinsics" and same_lens(a, b)):
                 lines.append(f"{where} {term.name!r}: {f.name} expected {a!r}, found {b!r}")
     return lines

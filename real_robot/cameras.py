@@ -32,6 +32,11 @@ class View:
     def __init__(self, rings: Mapping[str, tuple[RingReader, CameraOptions]]):
         self.rings = dict(rings)
 
+    @property
+    def options(self) -> dict[str, CameraOptions]:
+        """What their addresses say, by name."""
+        return {name: options for name, (_, options) in self.rings.items()}
+
     def newest(self) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """(h, w, 3) uint8 of each camera, and their numbers in the rings."""
         frames, numbers = {}, {}

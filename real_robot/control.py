@@ -66,7 +66,7 @@ def handle(loop: ControlLoop, request: Mapping[str, Any]) -> Iterator[Row]:
                 goal = {k: np.asarray(v) for k, v in request["goal"].items()}
                 runner = _runner(request["policy"])
                 external = _external(runner.spec, loop, str(request.get("task", "")), goal)
-                seen = offered(runner.spec, loop.cameras.rings) | (external.terms if external else {})
+                seen = offered(runner.spec, loop.cameras.options) | (external.terms if external else {})
                 check_match(runner.spec, loop.robot, {**_as_asked(runner.spec, goal), **seen})
                 thinking = _thinking(runner, request, loop.driver.realtime)
                 while not thinking.ready():  # the arm is not left without commands meanwhile

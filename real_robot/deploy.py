@@ -25,11 +25,12 @@ from ..policies.runner import Runner
 from ..sim.make import load_task
 from ..sim.task import Key, State, Task
 from ..spec import ObsTerm, Spec
+from .camera import split_camera
 from .cameras import Cameras
 from .drivers import address_robot, split_address, with_option
 from .external import external_terms, scene_of
 from .gripper_guard import gripper_term
-from .match import check_match, offered
+from .match import check_match, offered, seen_through
 from .recording import Recording
 from .robot import Robot
 from .supervisor import lowest_of
@@ -95,8 +96,10 @@ def deploy(policy: str | os.PathLike[str], robot: str, episodes: int | None = No
     small = {group: (shape[0], shape[1]) for group, shape in shapes.items()}
     with Cameras(cameras, small) as eyes, Robot(robot, in_process, eyes) as arm:
         if record is not None:
-            origin = {"policy": str(policy), "trained": runner.provenance, "robot": robot, "seed": seed}
-            recorder = Recording(record, runner.spec, environment(world.name, robot=robot), arm, origin,
+            origin = {"policy": str(policy), "trained": runner.provenance, "robot": robot, "seed": seed,
+                      "cameras": cameras}  # fmt: skip
+            shown = seen_through(runner.spec, eyes.options)
+            recorder = Recording(record, shown, environment(world.name, robot=robot), arm, origin,
                                  eyes.rings)  # fmt: skip
         started = arm.status()["time"]
         try:
@@ -220,7 +223,8 @@ def _refuse_differences(spec: Spec, task: Task, robot: str, cameras: Mapping[str
     if task.spec.robot != model.name:
         raise SpecError(f"the task {task.name} is for {task.spec.robot or 'no arm'!r}, {robot} is {model.name!r}")
     given = outside if simulated else {}
-    check_match(spec, model, {**_goal_terms(task.spec), **given, **offered(spec, cameras)})
+    seen = offered(spec, {name: split_camera(at)[2] for name, at in cameras.items()})
+    check_match(spec, model, {**_goal_terms(task.spec), **given, **seen})
     if outside and not simulated:
         raise SpecError(f"{task.name} is judged by {', '.join(outside)}, which nobody tells at {robot}; deploy it on a "
                         f"twin, or on an emulated arm with task={scene_of(task.name)}")  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ..errors import SpecError
 from ..robots import RobotSpec
-from ..spec import UNKNOWN, ActionTerm, ObsTerm, Spec
+from ..spec import UNKNOWN, ActionTerm, ObsTerm, Spec, same_lens
+from .camera import CameraOptions, small_intrinsics
 from .gripper_guard import is_gripper
 
 
@@ -39,11 +41,22 @@ def check_match(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | Non
         raise SpecError(f"this policy does not fit {robot.name}:\n" + "\n".join(f"  - {line}" for line in lines))
 
 
-def offered(spec: Spec, cameras: Iterable[str]) -> dict[str, ObsTerm]:
-    """The pictures that cameras of these names give, in the size that the policy asks for."""
+def offered(spec: Spec, cameras: Mapping[str, CameraOptions]) -> dict[str, ObsTerm]:
+    """The pictures that cameras give, by name, in the size that the policy asks for, with their intrinsics."""
     wanted = {spec.observations[group][0].name: spec.observations[group][0] for group in spec.images}
-    return {name: ObsTerm(name, (*wanted[name].shape[:2], 3), "camera", wanted[name].unit, "uint8")
-            for name in cameras if name in wanted}  # fmt: skip
+    return {name: ObsTerm(name, (*wanted[name].shape[:2], 3), "camera", wanted[name].unit, "uint8",
+                          intrinsics=small_intrinsics(options, (wanted[name].shape[0], wanted[name].shape[1])))
+            for name, options in cameras.items() if name in wanted}  # fmt: skip
+
+
+def seen_through(spec: Spec, cameras: Mapping[str, CameraOptions]) -> Spec:
+    """The Spec of a recording by these cameras: with their intrinsics, where they are known."""
+    found, groups = offered(spec, cameras), dict(spec.observations)
+    for group in spec.images:
+        (term,) = spec.observations[group]
+        if term.name in found and found[term.name].intrinsics:
+            groups[group] = (replace(term, intrinsics=found[term.name].intrinsics),)
+    return replace(spec, observations=groups)
 
 
 def differences(spec: Spec, robot: RobotSpec, goals: Mapping[str, ObsTerm] | None = None) -> list[str]:
@@ -78,6 +91,20 @@ def _observations(spec: Spec, offered: Mapping[str, ObsTerm]) -> Iterator[str]:
                     yield f"{where}: its {name} is unknown; state it in the policy's spec (here it is {given!r})"
                 elif wanted != given:
                     yield f"{where}: {name} expected {wanted!r}, here it is {given!r}"
+            yield from _lens(where, term, mine)
+
+
+def _lens(where: str, term: ObsTerm, mine: ObsTerm) -> Iterator[str]:
+    """A policy that was shown pictures of one lens sees other distances through another."""
+    if not term.intrinsics or term.shape != mine.shape:
+        return
+    told = ", ".join(f"{x:.4g}" for x in term.intrinsics)
+    if not mine.intrinsics:
+        yield (f"{where}: its camera had fx, fy, cx, cy = {told} pixels, and of the one here they are not known; "
+               "calibrate it, and write ?intrinsics=fx,fy,cx,cy of its whole picture after its address")  # fmt: skip
+    elif not same_lens(term.intrinsics, mine.intrinsics):
+        here = ", ".join(f"{x:.4g}" for x in mine.intrinsics)
+        yield f"{where}: fx, fy, cx, cy expected {told} pixels of the policy's picture, here they are {here}"
 
 
 def _actions(spec: Spec, robot: RobotSpec) -> Iterator[str]:

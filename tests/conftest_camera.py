@@ -28,16 +28,18 @@ def emulated_camera(**settings):
         process.stdout.close()
 
 
-def camera_policy(folder, robot=FR3, scale=0.01):
+def camera_policy(folder, robot=FR3, scale=0.01, intrinsics=(), task=""):
     """Its path and its Spec."""
     own = reach_spec(robot)
     state = tuple(t for t in own.observations["state"] if t.source not in ("goal", "external"))
-    front = (ObsTerm("front", (84, 84, 3), "camera", dtype="uint8"),)
+    front = (ObsTerm("front", (84, 84, 3), "camera", dtype="uint8", intrinsics=intrinsics),)
     spec = replace(own, observations={"state": state, "front": front})
     network = {"kind": "mlp", "groups": ["state"], "hidden": [8], "activation": "elu", "head": "tanh",
                "conv": {"group": "front", "layers": [[4, 8, 8]], "activation": "relu", "features": 8}}  # fmt: skip
     rng = np.random.default_rng(0)
     tensors = {name: (scale * rng.normal(size=shape)).astype(np.float32)
                for name, shape in expected_tensors(spec, network).items()}  # fmt: skip
-    write_policy(folder / "camera.safetensors", PolicyFile(spec, "random", network, tensors, {}))
+    write_policy(
+        folder / "camera.safetensors", PolicyFile(spec, "random", network, tensors, {"task": task} if task else {})
+    )
     return str(folder / "camera.safetensors"), spec

@@ -25,11 +25,12 @@ from ...spec import ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key
 from .arm_terms import TOOL_ROT, arm_action, arm_obs, arm_ranges
-from .by_camera import groups
+from .by_camera import groups, lens
 from .held_goal import HeldGoal
 from .tabletop import (
     CAMERAS,
     CONTROL_DT,
+    FOVY,
     LEAD,
     PHYSICS_DT,
     START_SPREAD,
@@ -116,7 +117,7 @@ class Station(HeldGoal, ABC):
     # ---- what the policy sees and does -------------------------------------------------------
 
     def _spec(self, camera: str) -> Spec:
-        seen = groups((*arm_obs(self.robot), TOOL_ROT), self.outside, camera, CAMERAS)
+        seen = groups((*arm_obs(self.robot), TOOL_ROT), self.outside, camera, CAMERAS, lens(FOVY))
         return Spec(seen, (arm_action(self.robot, STEP, LEAD),), CONTROL_DT, robot=self.robot.name)
 
 

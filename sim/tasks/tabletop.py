@@ -29,7 +29,7 @@ from ...spec import ActionTerm, ObsTerm, Spec
 from ..randomization import Randomization, Term
 from ..task import Key, State
 from .arm_terms import TOOL_ROT, arm_action, arm_obs, arm_ranges, arm_readings
-from .by_camera import groups
+from .by_camera import groups, lens
 from .geometry import distance, uniform_in
 from .held_goal import HeldGoal
 
@@ -42,6 +42,7 @@ SUCCESS_STEPS = 5  # control steps in a row, the last ones of the episode
 CONTROL_DT, PHYSICS_DT = 0.05, 0.005  # [s]
 START_SPREAD = 0.08  # [rad] of every joint around the start
 CAMERAS = ("front", "side")
+FOVY = 45.0  # [degrees] of scene.py's cameras
 # the rotation of a tool that points straight down and closes its fingers across, along the base's y
 DOWNWARD = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
 STEP, LEAD = 0.06, 0.25  # [rad] of a joint target in a control period; before the measured angle
@@ -240,7 +241,7 @@ class Tabletop(HeldGoal, ABC):
         if self.has_goal:
             own.append(ObsTerm("target_pos", (3,), "goal", "m", frame="base"))
             cube.append(ObsTerm("target_from_object", (3,), "external", "m", frame="base"))
-        return Spec(groups(own, cube, camera, CAMERAS), self._actions(), CONTROL_DT, robot=self.robot.name)
+        return Spec(groups(own, cube, camera, CAMERAS, lens(FOVY)), self._actions(), CONTROL_DT, robot=self.robot.name)
 
     def _actions(self) -> tuple[ActionTerm, ...]:
         robot, arm = self.robot, arm_action(self.robot, STEP, LEAD)

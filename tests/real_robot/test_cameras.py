@@ -1,6 +1,7 @@
 """Cameras over real sockets: stamped, in order, shrunk as a policy wants them, noticed when late, hung or gone."""
 
 import itertools
+import json
 import time
 import urllib.request
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest_camera import camera_policy, emulated_camera
+from poise.cli import main
 from poise.datasets.check import check
 from poise.datasets.episodes import EpisodeFile, environment
 from poise.errors import NotConnectedError, SpecError, UsageError
@@ -115,6 +117,37 @@ def test_a_policy_that_looks_where_no_camera_is_is_refused(tmp_path):
         pytest.raises(SpecError, match="observation front/front: not available"),
     ):
         list(robot.run_episode(policy, {}, 2))
+
+
+def test_poise_deploy_looks_through_the_cameras_that_it_is_given(tmp_path, capsys):
+    """From the command line: two cameras, of which the policy knows one; both are recorded, with what their lens is."""
+    policy, _ = camera_policy(tmp_path, intrinsics=(105.0, 106.0, 42.0, 42.0), task="reach/fr3")
+    out = tmp_path / "out.hdf5"
+    size = {"width": 320, "height": 240, "fps": 5}  # so few that a busy machine overruns none
+    with emulated_camera(**size) as front, emulated_camera(**size) as side:
+        more = "&max_age=4&intrinsics="
+        command = ["deploy", policy, "--robot", "twin:fr3", "--episodes", "1", "--record", str(out), "--json"]
+        seen = ["--camera", f"front={front}{more}300,303,160,120", "--camera", f"side={side}&max_age=4"]
+        assert main(command + seen) == 0
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (
+            summary["recording_fault"] == ""
+            and summary["robot"] == "twin:fr3?realtime=1"
+            and summary["fault"] == ""
+            and summary["recording_missed"] == 0
+        ), summary
+        for lens, told in (
+            ("", "are not known; calibrate it"),
+            (f"{more}300,303,100,120", "expected 105, 106, 42, 42"),
+        ):
+            assert main([*command, "--camera", f"front={front}{lens}"]) == 1
+            assert told in capsys.readouterr().err
+    with EpisodeFile(out) as file, h5py.File(out) as h5:
+        (term,) = file.spec.observations["front"]
+        assert term.intrinsics == pytest.approx((105.0, 106.05, 42.0, 42.0))
+        assert file["demo_0"]["obs"]["front"].shape == (100, 84, 84, 3)
+        assert set(h5["log/cameras"]) == {"front", "side"} and len(h5["log/cameras/side/end"]) >= 10
+        assert file.provenance["cameras"]["front"].endswith("intrinsics=300,303,160,120")
 
 
 def test_the_middle_of_a_picture_has_the_specs_aspect_and_its_intrinsics():

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from poise.errors import SpecError
+from poise.real_robot.camera import CameraOptions
 from poise.real_robot.drivers import address_robot
-from poise.real_robot.match import check_match, differences, readings_of
+from poise.real_robot.match import check_match, differences, offered, readings_of, seen_through
 from poise.robots import FR3, ROBOTS
 from poise.sim.make import load_task
 from poise.sim.tasks.reach import reach_spec
@@ -39,6 +40,14 @@ GRIPPER = ActionTerm("gripper", "control", ("gripper",), (0.0,), (0.04,), unit="
 EXTRA = replace(SPEC, observations={"state": (*SPEC.observations["state"], ObsTerm("force", (3,), "robot", "N"))})
 CAMERA = replace(SPEC, observations={**SPEC.observations, "wrist": (ObsTerm("wrist", (64, 64, 3), "camera", "1", "uint8"),)})  # fmt: skip
 
+
+def looking(intrinsics=(), shape=(84, 84, 3), name="front") -> Spec:
+    seen = ObsTerm(name, shape, "camera", "1", "uint8", intrinsics=intrinsics)
+    return replace(SPEC, observations={**SPEC.observations, name: (seen,)})
+
+
+FRONT = {"front": CameraOptions(640, 480, intrinsics="600,610,330,250")}  # of 84 x 84: 105, 106.75, 43.75, 43.75
+GOALS |= offered(looking(), FRONT)
 MUTATIONS = {
     "another robot": (replace(SPEC, robot="ur5e"), "robot: the policy is for 'ur5e'"),
     "no robot": (replace(SPEC, robot=""), "robot: the policy is for 'none'"),
@@ -85,6 +94,9 @@ MUTATIONS = {
     "goal's unit": (with_term("target_pos", unit="mm"), "unit expected 'mm'"),
     "goal's name": (with_term("target_pos", name="cube_pos"), "state/cube_pos: not available here"),
     "a sensor that is not there": (EXTRA, "state/force: not available here"),
+    "a camera of another lens": (looking((80.0, 80.0, 42.0, 42.0)), "fx, fy, cx, cy expected 80, 80, 42, 42 pixels of "
+                                 "the policy's picture, here they are 105, 106.8, 43.75, 43.75"),
+    "a camera that looks aside": (looking((105.0, 106.8, 20.0, 43.75)), "expected 105, 106.8, 20, 43.75"),
     "a camera that is not there": (CAMERA, "wrist/wrist: not available here"),
 }  # fmt: skip
 
@@ -110,6 +122,20 @@ def test_all_differences_are_listed_at_once():
     for part in ("robot", "control_dt", "unit", "target_pos"):
         assert part in str(error.value)
     assert str(error.value).count("\n  - ") == 4
+
+
+def test_a_lens_that_is_known_on_one_side_alone():
+    nobody_measured = offered(looking(), {"front": CameraOptions()})
+    (line,) = differences(looking((105.0, 106.8, 43.75, 43.75)), FR3, GOALS | nobody_measured)
+    assert "of the one here they are not known; calibrate it, and write ?intrinsics=fx,fy,cx,cy" in line
+    assert differences(looking(), FR3, GOALS) == [], "a policy that does not say which it was looks through any"
+    assert differences(looking((106.0, 106.0, 42.5, 43.0)), FR3, GOALS) == [], "as near as calibrations come"
+    shown = seen_through(looking(), FRONT)
+    assert shown.observations["front"][0].intrinsics == pytest.approx((105.0, 106.75, 43.75, 43.75))
+    assert differences(Spec.from_json(shown.to_json()), FR3, GOALS) == [] and shown.diff(looking()) == []
+    assert "intrinsics expected" in shown.diff(looking((80.0, 80.0, 42.0, 42.0)))[0]
+    with pytest.raises(SpecError, match="are not fx, fy, cx, cy in pixels"):
+        looking((1.0, 2.0))
 
 
 def test_a_gripper_that_is_not_mounted_is_a_difference():
