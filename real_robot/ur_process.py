@@ -66,8 +66,8 @@ class State(NamedTuple):
     def unpack(cls, message: bytes) -> State:
         """From one message."""
         arrived, timestamp, *rest = _STATE.unpack(message[1:])
-        vectors = (tuple(rest[k : k + 6]) for k in range(0, 24, 6))
-        return cls(arrived, timestamp, *vectors, *rest[24:])
+        pos, vel, target, moment = (tuple(rest[k : k + 6]) for k in range(0, 24, 6))
+        return cls(arrived, timestamp, pos, vel, target, moment, *rest[24:])
 
 
 class Session:
@@ -133,9 +133,10 @@ class Session:
         receive = self._receive
         for _ in range(5):
             stamp, arrived = receive.getTimestamp(), time.monotonic()
-            said = (receive.getActualQ(), receive.getActualQd(), receive.getTargetQ(), receive.getTargetMoment())
+            pos, vel, target = receive.getActualQ(), receive.getActualQd(), receive.getTargetQ()
+            joints = (tuple(pos), tuple(vel), tuple(target), tuple(receive.getTargetMoment()))
             modes = (receive.getRobotMode(), receive.getSafetyMode(), receive.getRuntimeState())
-            state = State(arrived, stamp, *map(tuple, said), *modes, receive.getTargetSpeedFraction())
+            state = State(arrived, stamp, *joints, *modes, receive.getTargetSpeedFraction())
             if receive.getTimestamp() == stamp:
                 break
         return state
