@@ -40,21 +40,22 @@ def adam_(
     steps: Tensor,
     rate: float | Tensor,
     epsilon: float = EPSILON,
+    beta_2: float = BETA_2,
 ) -> None:
     """One step in place; `steps`, a scalar tensor, counts this one already."""
     if not torch.compiler.is_compiling():
         # the kernel inside torch.optim.Adam(fused=True): one pass over memory instead of seven
         with flushed_denormals():
             _FUSED_ADAM_(
-                params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1, beta2=BETA_2,
+                params, gradient, *moments, [], [steps] * len(params), lr=rate, beta1=BETA_1, beta2=beta_2,
                 weight_decay=0.0, eps=epsilon, amsgrad=False, maximize=False,
             )  # fmt: skip
         return
     step_size = rate / (1.0 - BETA_1**steps)
-    root = (1.0 - BETA_2**steps).sqrt()
+    root = (1.0 - beta_2**steps).sqrt()
     for p, g, m, v in zip(params, gradient, *moments, strict=True):
         m.lerp_(g, 1.0 - BETA_1)
-        v.mul_(BETA_2).addcmul_(g, g, value=1.0 - BETA_2)
+        v.mul_(beta_2).addcmul_(g, g, value=1.0 - beta_2)
         p.sub_(step_size * m / (v.sqrt() / root + epsilon))
 
 

@@ -16,6 +16,27 @@ from torch import Tensor
 from ..errors import UsageError
 
 PRECISIONS = ("fp32", "bf16")
+CHOICES = ("auto", *PRECISIONS)
+PAYS_FROM = (
+    2**21
+)  # numbers in a hidden layer, rows times width, from which a GPU's product takes longer than its launch
+
+
+def chosen_precision(wish: str, device: torch.device, rows: int, width: int) -> str:
+    """fp32 or bf16, for products of so many rows and hidden units.
+
+    auto: bf16 on a GPU that has it, where products are large. On a CPU it takes asking for, as does everything that
+    changes what is learned there.
+
+    Raises:
+        UsageError: bf16 was asked for, and is not done in hardware here.
+    """
+    if wish == "bf16":
+        require_bf16(device)
+    if wish != "auto":
+        return wish
+    large = device.type == "cuda" and rows * width >= PAYS_FROM
+    return "bf16" if large and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def require_bf16(device: torch.device) -> None:

@@ -223,6 +223,19 @@ def sac_large() -> Recipe:
     return Recipe(SAC, settings, RunSettings(num_envs=1))
 
 
+def sac_massive() -> Recipe:
+    """SAC on a thousand worlds and more on a GPU: large batches, few updates for a step (FastSAC, arXiv 2512.01996)."""
+    from .sac import SAC
+    from .sac_config import SACConfig
+
+    settings = SACConfig(
+        hidden=(512, 256, 128), norm="layer", critic="categorical", project_weights=True, normalize_obs=True,
+        normalize_rewards=True, bootstrap="mean", policy_delay=2, beta_2=0.95, tau=0.01, discount=0.97, init_alpha=0.01,
+        target_std=0.15, noise_hold=16, batch_size=4096, updates=4, capacity=5_000_000, learning_starts=32_768,
+    )  # fmt: skip
+    return Recipe(SAC, settings, RunSettings(num_envs=1024, steps=20_000_000))
+
+
 def sac_demos() -> Recipe:
     """SAC with demonstrations, --demos FILE: half of every batch, layer norm (RLPD, arXiv 2302.02948)."""
     from .sac import SAC
@@ -275,6 +288,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sac": sac,
     "sac/demos": sac_demos,
     "sac/large": sac_large,
+    "sac/massive": sac_massive,
     "sac/pixels": sac_pixels,
     "td3_bc": td3_bc,
 }

@@ -31,7 +31,7 @@ from .compiled import should_compile
 from .distributions import tanh_gaussian_action
 from .parallel import ALONE, Group, own_part, pool_of
 from .policy import Policy
-from .precision import require_bf16
+from .precision import chosen_precision
 from .random_shift import random_shift
 from .reward_scale import RewardScale
 from .sac_config import SACConfig
@@ -60,10 +60,10 @@ class SAC:
         group: the processes that train together: each with `num_envs` worlds, and its part of batches and replay.
         """
         _require_fit(spec)
+        self.spec, self.num_envs, self.device = spec, num_envs, torch.device(device)
         config, self._group, self.shared = _own_part(config, group), group, group.size > 1
-        self.spec, self.config, self.num_envs, self.device = spec, config, num_envs, torch.device(device)
-        if config.precision == "bf16":
-            require_bf16(self.device)
+        precision = chosen_precision(config.precision, self.device, config.batch_size, max(config.hidden))
+        self.config = config = replace(config, precision=precision)
         self.collect_steps = config.collect_steps
         self.request = Sample(config.batch_size, n_step=config.n_step, discount=config.discount)
         self._seen = spec.only((*spec.vectors, *spec.images))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .precision import PRECISIONS
+from .adam import BETA_2
+from .precision import CHOICES
 from .settings import require, setting
 
 
@@ -17,6 +18,7 @@ class SACConfig:
 
     hidden: tuple[int, ...] = setting((256, 256), "Hidden layer sizes of actor and critics, with ReLU between them.")
     learning_rate: float = setting(3e-4, "Step size of Adam for the actor, the critics and the temperature.")
+    beta_2: float = setting(BETA_2, "Adam's memory of squared gradients; 0.95 follows data that change fast (FastSAC).")
     discount: float = setting(0.99, "Weight of the value one step later.")
     tau: float = setting(0.005, "Share of the critics that the target critics take on with every update.")
     batch_size: int = setting(256, "Transitions per update.")
@@ -59,8 +61,8 @@ class SACConfig:
     )
     image_features: int = setting(64, "Numbers that the encoder of a camera hands on.")
     random_shift: int = setting(4, "Pixels by which pictures are shifted at random in an update (DrQ); 0 for none.")
-    precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "Of the products between hidden layers: fp32, or bf16 where the CPU or GPU has it, for speed."
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "Of the products between hidden layers: fp32, bf16, or auto, which is bf16 for large ones on a GPU."
     )
     compile: Literal["auto", "on", "off"] = setting(
         "auto", "Compile the update once, some 30 s: on, off, or auto, where the run is long enough to pay for it."
@@ -73,6 +75,7 @@ class SACConfig:
 
         require(len(self.hidden) > 0 and all(n > 0 for n in self.hidden), "hidden", self.hidden, "positive sizes")
         number("learning_rate", "a number above 0", lambda x: x > 0)
+        number("beta_2", "a number from 0 to below 1", lambda x: 0 <= x < 1)
         number("discount", "a number from 0 to 1", lambda x: 0 <= x <= 1)
         number("critics", "2 or more", lambda x: x >= 2)
         number("demo_share", "a number from 0 to 1", lambda x: 0 <= x <= 1)
@@ -96,7 +99,7 @@ class SACConfig:
         require(not self.project_weights or self.norm == "layer", "project_weights", True, "false without norm=layer")
         require(self.critic in ("scalar", "categorical"), "critic", self.critic, "scalar or categorical")
         require(self.bootstrap in ("min", "mean"), "bootstrap", self.bootstrap, "min or mean")
-        require(self.precision in PRECISIONS, "precision", self.precision, "fp32 or bf16")
+        require(self.precision in CHOICES, "precision", self.precision, "auto, fp32 or bf16")
         require(self.compile in ("auto", "on", "off"), "compile", self.compile, "auto, on or off")
         require(len(self.conv) > 0 and all(len(x) == 3 and all(n > 0 for n in x) for x in self.conv), "conv", self.conv,
                 "[channels,kernel,stride],... of each layer, all above 0")  # fmt: skip

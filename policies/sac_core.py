@@ -22,6 +22,7 @@ from ..errors import UsageError
 from ..history import stacked_shape
 from ..spec import Spec
 from . import sac_general, sac_update
+from .adam import BETA_2
 from .compiled import compiled
 from .network_document import feature_maps
 from .networks import ConvEncoder, initialize_
@@ -63,8 +64,8 @@ def choose_core(
     group: Group = ALONE,
 ) -> Core:  # fmt: skip
     """The hand-written core where it can, the general one elsewhere."""
-    plain = (config.critic, config.norm, config.bootstrap, config.policy_delay, config.critics) == (
-        "scalar", "none", "min", 1, 2)  # fmt: skip
+    plain = (config.critic, config.norm, config.bootstrap, config.policy_delay, config.critics, config.beta_2) == (
+        "scalar", "none", "min", 1, 2, BETA_2)  # fmt: skip
     if plain and not spec.images and not spec.discrete:
         return Plain(obs_dim, spec.action_dim, config, generator, device, compile, group)
     return General(spec, config, obs_dim, generator, device, compile, group)
@@ -148,7 +149,7 @@ class General:
         self._variant = Variant(
             config.learning_rate, config.tau, config.entropy_target(action_dim, choices), choices,
             config.atoms if categorical else 0, config.v_min, config.v_max, config.norm == "layer",
-            config.project_weights, config.bootstrap == "mean", config.critics,
+            config.project_weights, config.bootstrap == "mean", config.critics, config.beta_2,
         )  # fmt: skip
         features = obs_dim + (encoder.size if encoder is not None else 0)
         outputs, inputs = (choices, features) if choices > 0 else (2 * action_dim, features + action_dim)

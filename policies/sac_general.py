@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
 from . import sac_discrete
-from .adam import Moments, adam_, zero_moments
+from .adam import BETA_2, EPSILON, Moments, adam_, zero_moments
 from .categorical_return import cross_entropy, project
 from .distributions import tanh_gaussian
 from .networks import ConvEncoder
@@ -55,6 +55,7 @@ class Variant:
     project_weights: bool
     mean: bool  # of the two critics, not the smaller
     critics: int = 2
+    beta_2: float = BETA_2
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def update(n: Networks, t: Transitions, variant: Variant, with_actor: bool, grou
     gradient, q_loss, (q, seen) = differentiate(critic_loss(n, t, target, variant), params)
     group.mean_(gradient)
     n.steps.add_(1.0)
-    adam_(params, gradient, n.critic_moments, n.steps, variant.learning_rate)
+    adam_(params, gradient, n.critic_moments, n.steps, variant.learning_rate, EPSILON, variant.beta_2)
     if variant.project_weights:
         project_weights_(n.critic)
     metrics = {"critic/loss": q_loss, "critic/q": q, "alpha": n.log_alpha.exp()}
@@ -298,7 +299,8 @@ def actor_step(n: Networks, t: Transitions, seen: Tensor, variant: Variant, grou
     gradient = [*gradient, d_log_alpha]
     group.mean_(gradient)
     n.actor_steps.add_(1.0)
-    adam_([*n.actor, n.log_alpha], gradient, n.actor_moments, n.actor_steps, variant.learning_rate)
+    params = [*n.actor, n.log_alpha]
+    adam_(params, gradient, n.actor_moments, n.actor_steps, variant.learning_rate, EPSILON, variant.beta_2)
     if variant.project_weights:
         project_weights_(n.actor)
     return {"policy/loss": loss, "policy/entropy": entropy.mean()}

@@ -250,9 +250,9 @@ CASES = [
     Case("PPO update", update_of_ppo),
     Case("SAC update", update_of_sac),
     Case("PPO end to end", partial(end_to_end, "ppo", {})),
-    Case("SAC end to end", partial(end_to_end, "sac/large", {})),
+    Case("SAC end to end", partial(end_to_end, "sac/massive", {})),
     Case("reach to 90 %", partial(time_to_success, "ppo", "reach/fr3", 0.9, 60.0)),
-    Case("lift to 85 %", partial(time_to_success, "sac/large", "lift/fr3", 0.85, 600.0)),
+    Case("lift to 85 %", partial(time_to_success, "sac/massive", "lift/fr3", 0.85, 600.0)),
 ]
 
 

@@ -1,18 +1,20 @@
 """Adam's step, and numbers too small for it."""
 
+import pytest
 import torch
 
 from poise.policies.adam import SMALLEST, adam_, flushed_denormals, zero_moments
 
 
-def test_steps_equal_torchs_adam():
+@pytest.mark.parametrize("beta_2", [0.999, 0.95])
+def test_steps_equal_torchs_adam(beta_2):
     p = torch.randn(7)
     leaf = p.clone().requires_grad_()
-    theirs, moments, steps = torch.optim.Adam([leaf], lr=1e-2), zero_moments([p]), torch.zeros(())
+    theirs, moments, steps = torch.optim.Adam([leaf], lr=1e-2, betas=(0.9, beta_2)), zero_moments([p]), torch.zeros(())
     for _ in range(5):
         leaf.grad = gradient = torch.randn(7)
         theirs.step()
-        adam_([p], [gradient], moments, steps.add_(1), 1e-2)
+        adam_([p], [gradient], moments, steps.add_(1), 1e-2, beta_2=beta_2)
     torch.testing.assert_close(p, leaf.detach())
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from poise.errors import UsageError
-from poise.policies.precision import bf16_product, bf16_products, require_bf16
+from poise.policies.precision import bf16_product, bf16_products, chosen_precision, require_bf16
 from poise.policies.sac import SAC
 from poise.policies.sac_config import SACConfig
 from poise.policies.stacked_mlp import Workspace, draw, forward, input_gradient, parameter_gradient
@@ -87,3 +87,16 @@ def test_products_inside_are_rounded_with_their_gradients_and_all_is_as_before_o
     with pytest.raises(ZeroDivisionError), bf16_products(device):
         raise ZeroDivisionError
     assert torch.equal(x @ w, exact)
+
+
+def test_large_products_are_rounded_on_a_gpu_alone_and_only_where_auto_may_choose(monkeypatch):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    able = [True]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: able[0])
+    assert chosen_precision("auto", gpu, 4096, 512) == "bf16" and chosen_precision("auto", gpu, 256, 256) == "fp32"
+    assert chosen_precision("auto", cpu, 4096, 512) == chosen_precision("fp32", gpu, 4096, 512) == "fp32"
+    assert chosen_precision("bf16", gpu, 1, 1) == "bf16"
+    able[0] = False
+    assert chosen_precision("auto", gpu, 4096, 512) == "fp32"
+    with pytest.raises(UsageError, match="this GPU has no bfloat16"):
+        chosen_precision("bf16", gpu, 4096, 512)
