@@ -71,19 +71,19 @@ class WarpEngine:
         self.time, self.qpos, self.qvel = (wp.to_torch(array) for array in (d.time, d.qpos, d.qvel))
         self.overflow = wp.to_torch(d.overflow)  # (N,) bits of mujoco_warp's OverflowType, since each world was set
         self._act, self._push = wp.to_torch(d.act), wp.to_torch(d.xfrc_applied)
-        self._default_act = torch.as_tensor(mujoco.MjData(self.model).act, dtype=torch.float32, device=self.device)
         self._pushed = False
         self._buffers()
         self._reads = Reads(self.model, self._model, d, reads, self.device)
         self.extra = self._reads.extra
         self._period = Recorded(self._advance, self.device)
+        self._begin = Recorded(self._place, self.device)
         self._constants = Constants(self._model, d, self.device) if self._fields.derived else None
         everyone = torch.ones(n, dtype=torch.bool, device=self.device)
         qpos0 = torch.as_tensor(self.model.qpos0, dtype=torch.float32, device=self.device)
         self.set_state(everyone, qpos0.expand(n, -1), torch.zeros_like(self.qvel))
 
     def _buffers(self) -> None:
-        """What a recorded period reads and writes besides Warp's own arrays."""
+        """What is recorded reads and writes these besides Warp's own arrays."""
         import warp as wp
 
         d = self._data
@@ -91,6 +91,9 @@ class WarpEngine:
             self._ctrl_wp: Any = wp.zeros((self.num_substeps, self.num_envs, self.model.nu), dtype=float)
             self._broken_wp = wp.zeros(self.num_envs, dtype=bool)
             self._before = [wp.zeros_like(array) for array in (d.qpos, d.qvel, d.act, d.time)]
+        self._mask = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self._new_qpos, self._new_qvel = torch.zeros_like(self.qpos), torch.zeros_like(self.qvel)
+        self._new_act = torch.as_tensor(mujoco.MjData(self.model).act, dtype=torch.float32, device=self.device)
         self._ctrl, self.broken = wp.to_torch(self._ctrl_wp), wp.to_torch(self._broken_wp)
 
     # ---- one control period ------------------------------------------------------------------
@@ -137,15 +140,23 @@ class WarpEngine:
 
     def set_state(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Place worlds at qpos (N, nq), qvel (N, nv), time zero, and default actuator states, where mask (N,)."""
-        some = mask[:, None]
-        self.time.masked_fill_(mask, 0.0)
-        self.overflow.masked_fill_(mask, 0)
-        for array, new in ((self.qpos, qpos), (self.qvel, qvel), (self._act, self._default_act)):
-            array.copy_(torch.where(some, new, array))
+        self._mask.copy_(mask)
+        self._new_qpos.copy_(qpos)
+        self._new_qvel.copy_(qvel)
+        self._begin()
         if self.extra:
-            self._push.zero_()
             self._pushed = False
-            self._reads.look(mask)
+
+    def _place(self) -> None:
+        import warp as wp
+
+        from .warp_kernels import place
+
+        d = self._data
+        mask, *new = map(wp.from_torch, (self._mask, self._new_qpos, self._new_qvel, self._new_act))
+        wp.launch(place, self.num_envs, inputs=[mask, *new],
+                  outputs=[d.qpos, d.qvel, d.act, d.time, d.overflow])  # fmt: skip
+        self._reads.look(mask)
 
     def kick(self, change: Tensor) -> None:
         """Change the velocities of all worlds by (N, nv) at once."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import UsageError, unknown_name
 from .models import DERIVED
 from .warp_constants import FIELDS
-from .warp_device import on
+from .warp_device import Recorded, on
 
 # MuJoCo's compiler marks frames that coincide, to compute them once, and its midphase holds boxes of the default; what
 # breaks such a flag writes it too (sim/physics_terms.py). Warp composes every frame and has no midphase
@@ -62,6 +62,9 @@ class Fields:
         self.views: dict[str, Tensor] = {name: self._view(model, name) for name in names}
         if self.derived:
             self._repeat(self.model.stat, "meaninertia")
+        self._new = {name: torch.empty_like(view) for name, view in self.views.items()}
+        self._mask = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self._copies: dict[tuple[str, ...], Recorded] = {}  # of fields that are written together
 
     def _view(self, model: mujoco.MjModel, name: str) -> Tensor:
         import warp as wp
@@ -84,24 +87,43 @@ class Fields:
 
     def write(self, fields: Mapping[str, Any], mask: Tensor, wanted: Collection[str] | None = None) -> bool:
         """Set fields to values (N, …) in the worlds where mask (N,); whether constants must be derived anew."""
-        names = [name for name in fields if (wanted is None or name in wanted) and name not in UNNEEDED]
+        names = tuple(name for name in fields if (wanted is None or name in wanted) and name not in UNNEEDED)
         for name in names:
             if name not in self.views:
                 raise UsageError(f"cannot write {name}, which all worlds share: name it in `varied` when the engine is "
                                  "made")  # fmt: skip
-            view = self.views[name]
-            new = torch.as_tensor(fields[name], dtype=view.dtype, device=view.device)
-            view.copy_(torch.where(mask.view(-1, *[1] * (view.ndim - 1)), new, view))
+        if names:
+            self._mask.copy_(mask)
+            given = [torch.as_tensor(fields[name], dtype=torch.float32, device=self._device) for name in names]
+            torch._foreach_copy_([self._new[name] for name in names], given)  # pyright: ignore[reportPrivateImportUsage]
+            self._copy(names)
         return not DERIVED.isdisjoint(names)
+
+    def _copy(self, names: tuple[str, ...]) -> None:
+        """Take the new values over where the mask is: one launch a field, recorded together."""
+        import warp as wp
+
+        from .warp_kernels import copy_some
+
+        if names not in self._copies:
+            mask, n = wp.from_torch(self._mask), self._num_envs
+            pairs = [[wp.from_torch(of[name].view(n, -1)) for of in (self._new, self.views)] for name in names]
+
+            def copy() -> None:
+                for new, view in pairs:
+                    wp.launch(copy_some, new.shape, inputs=[new, mask, True], outputs=[view])
+
+            self._copies[names] = Recorded(copy, self._device)
+        self._copies[names]()
 
 
 def _batched(model: mujoco.MjModel) -> list[str]:
-    """Fields of MjModel that can have a row for every world in Warp."""
+    """Fields of MjModel, of real numbers, that can have a row for every world in Warp."""
     import mujoco_warp as mjw
 
     def names(kind: Any, owner: Any) -> list[str]:
-        return [f.name for f in dataclasses.fields(kind)
-                if getattr(f.type, "shape", (0,))[:1] == ("*",) and hasattr(owner, f.name)]  # fmt: skip
+        rows = [f.name for f in dataclasses.fields(kind) if getattr(f.type, "shape", (0,))[:1] == ("*",)]
+        return [name for name in rows if np.asarray(getattr(owner, name, 0)).dtype.kind == "f"]
 
     return [*names(mjw.Model, model), *(f"opt.{name}" for name in names(mjw.Option, model.opt))]
 

@@ -76,3 +76,29 @@ def copy_some(
     world, i = wp.tid()
     if which[world] == wanted:
         target[world, i] = source[world, i]
+
+
+@wp.kernel(enable_backward=False)
+def place(
+    mask: wp.array(dtype=bool),
+    new_qpos: wp.array2d(dtype=float),
+    new_qvel: wp.array2d(dtype=float),
+    new_act: wp.array(dtype=float),
+    qpos: wp.array2d(dtype=float),
+    qvel: wp.array2d(dtype=float),
+    act: wp.array2d(dtype=float),
+    time: wp.array(dtype=float),
+    overflow: wp.array(dtype=int),
+):
+    """Begin anew, where the mask is."""
+    world = wp.tid()
+    if not mask[world]:
+        return
+    time[world] = 0.0
+    overflow[world] = 0
+    for i in range(qpos.shape[1]):
+        qpos[world, i] = new_qpos[world, i]
+    for i in range(qvel.shape[1]):
+        qvel[world, i] = new_qvel[world, i]
+    for i in range(act.shape[1]):
+        act[world, i] = new_act[i]

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ..errors import unknown_name
 from .stepping import AFTERWARDS
-from .warp_device import Recorded
 
 _DIFFERENT = frozenset({"qLD", "qLU", "qLDiagInv", "history"})  # laid out for Warp's own solver, or not set here
 
@@ -40,9 +39,6 @@ class Reads:
         self._pairs = [(wp.from_torch(flat[name]), wp.from_torch(self.extra[name].view(num_envs, -1)))
                        for name in reads]  # fmt: skip
         self._afterwards = [getattr(warp_data, name) for name in reads if name in AFTERWARDS]
-        self._mask = torch.zeros(num_envs, dtype=torch.bool, device=device)
-        self._mask_wp = wp.from_torch(self._mask)
-        self._look = Recorded(self._forward, device) if reads else None
 
     def collect(self, broken: Any) -> None:
         """Take over what a step has left, of the worlds that did not break; part of what is recorded."""
@@ -52,22 +48,20 @@ class Reads:
             mjw.rne_postconstraint(self._model, self._data)
         self._copy(broken, False)
 
-    def look(self, mask: Tensor) -> None:
-        """Take over what mj_forward gives, in the worlds where mask (N,)."""
-        self._mask.copy_(mask)
-        if self._look is not None:
-            self._look()
-
-    def _forward(self) -> None:
+    def look(self, mask: Any) -> None:
+        """Take over what mj_forward gives, in the worlds where mask (N,); part of what is recorded."""
         import mujoco_warp as mjw
 
+        if not self._pairs:
+            return
+        self._data.xfrc_applied.zero_()
         self._data.ctrl.zero_()
         self._data.qacc_warmstart.zero_()
         mjw.forward(self._model, self._data)
         if not self._model.sensor_rne_postconstraint:
             for array in self._afterwards:
                 array.zero_()
-        self._copy(self._mask_wp, True)
+        self._copy(mask, True)
 
     def _copy(self, which: Any, wanted: bool) -> None:
         import warp as wp
