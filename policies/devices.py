@@ -73,6 +73,10 @@ def choose_device(name: str, work: Work | None = None) -> Chosen:
     """
     if name == "cpu":
         return Chosen(torch.device("cpu"), "asked for")
+    reason = "a GPU is there" if work is None else work.reason()
+    if name == "auto" and not reason:  # without asking a GPU, which takes a second and its memory
+        return Chosen(torch.device("cpu"), "chosen by auto, since small gradient steps on data from the CPU are faster "
+                                           "here than on a GPU (--device cuda asks for one)")  # fmt: skip
     lack = gpu_lack()
     if name == "cuda":
         if lack:
@@ -80,10 +84,6 @@ def choose_device(name: str, work: Work | None = None) -> Chosen:
         return Chosen(torch.device("cuda"), f"asked for; {gpu_name()}")
     if lack:
         return Chosen(torch.device("cpu"), f"chosen by auto, since {lack}")
-    reason = "a GPU is there" if work is None else work.reason()
-    if not reason:
-        return Chosen(torch.device("cpu"), "chosen by auto, since data on the CPU and small gradient steps are faster "
-                                           f"here than on the {gpu_name()}; --device cuda takes that")  # fmt: skip
     return Chosen(torch.device("cuda"), f"chosen by auto, since {reason}; {gpu_name()}")
 
 

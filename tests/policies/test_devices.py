@@ -77,12 +77,17 @@ def test_auto_takes_the_gpu_for_worlds_that_live_there_cameras_and_large_steps_a
     small = Work.of(SACConfig())
     assert small.rows * small.weights == LARGE / 8
     assert choose_device("auto", small).device.type == "cpu"
-    assert "small gradient steps are faster here than on the NVIDIA H200" in choose_device("auto", small).why
+    assert "small gradient steps on data from the CPU are faster here" in choose_device("auto", small).why
     large = Work.of(SACConfig(batch_size=2048, learning_starts=2048))
     for work, why in ((large, "2,048 rows"), (Work.of(SACConfig(), pictures=True), "camera"),
                       (Work.of(SACConfig(), worlds_there=True), "simulated there")):  # fmt: skip
         assert choose_device("auto", work).device.type == "cuda" and why in choose_device("auto", work).why
     assert choose_device("cuda", small).device.type == "cuda"
+
+
+def test_auto_asks_no_gpu_where_the_cpu_is_the_sensible_choice(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "init", lambda: pytest.fail("it takes a second and memory"))
+    assert choose_device("auto", Work.of(SACConfig())).device.type == "cpu"
 
 
 def test_a_step_of_ppo_is_a_minibatch_of_its_rollout():
