@@ -330,3 +330,63 @@ def test_without_the_extra_the_package_to_install_is_named(monkeypatch):
         with pytest.raises(UsageError, match=r"which is not installed: pip install 'poise\[gpu\]'"):
             require_warp("cpu")
         monkeypatch.undo()
+
+
+def test_a_driver_that_warp_cannot_use_is_told(monkeypatch):
+    import warp
+
+    for name, value in (("is_available", True), ("device_count", 1), ("current_device", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    with pytest.raises(UsageError, match="cuda:1 was asked for, and there are 1 CUDA devices, from cuda:0"):
+        require_warp("cuda:1")
+    monkeypatch.setattr(warp, "get_cuda_device_count", lambda: 0)
+    with pytest.raises(
+        UsageError, match=r"driver is too old for Warp .* install a newer driver, or simulate on the CPU"
+    ):
+        require_warp("cuda")
+
+
+def play(device: str, runner) -> dict[str, np.ndarray]:
+    """Some periods of four runners on a device: fields, a push, a kick, a broken world, one that begins anew."""
+    engine = WarpEngine(runner.model, N, runner.substeps, device, tuple(runner.dynamics.defaults), READS)
+    place = engine.device
+    fields = {name: view.to(place) for name, view in runner.ours._fields.views.items()}
+    ctrl, wrench, kick = floats(command(runner, 0.3), np.full((N, runner.model.nbody, 6), 0.5), np.full((N, 9), 0.1))
+    ctrl, wrench, kick = ctrl.to(place), wrench.to(place), kick.to(place)
+    qpos, qvel = (x.to(place) for x in floats(runner.qpos, runner.qvel))
+    some, everyone = torch.tensor([True, False, False, True]).to(place), EVERYONE.to(place)
+    broken = ctrl.clone()
+    broken[2] = torch.nan
+    engine.write(fields, everyone)  # recorded at its first call
+    if place.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")  # from here on nothing waits for the device
+    try:
+        engine.set_state(everyone, qpos, qvel)
+        for given in (ctrl, broken, ctrl):
+            engine.step(given, wrench)
+        engine.write(fields, some)
+        engine.set_state(some, qpos, qvel)
+        engine.kick(kick)
+        engine.step(ctrl)
+    finally:
+        if place.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    state = engine.state_dict()
+    return {"state": state["state"], **state["extra"]}
+
+
+def test_the_same_play_gives_the_same_worlds_on_warps_cpu_device(runner):
+    begin(runner)
+    first = play("cpu", runner)
+    begin(runner)
+    assert all(np.array_equal(values, first[name]) for name, values in play("cpu", runner).items())
+    assert first["state"][2, 0] == pytest.approx(0.15) and first["state"][0, 0] == pytest.approx(0.05)  # [s]
+
+
+@pytest.mark.gpu
+def test_a_gpu_plays_what_warps_cpu_device_plays_and_nothing_waits_for_it(runner):
+    begin(runner)
+    here = play("cpu", runner)
+    begin(runner)
+    for name, values in play("cuda", runner).items():
+        assert np.allclose(values, here[name], rtol=2e-3, atol=2e-3 * max(1.0, np.abs(here[name]).max())), name
