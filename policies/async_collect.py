@@ -79,12 +79,13 @@ class AsyncTraining(Training):
         here, there = self.env.take(self.learner.device)
         self.env.give()
         self.staleness.add(self.publisher.board.version - here.version)
-        step = there.step
-        if self.on_device and self.env.said("new").any():
-            step = _contained(step, self.obs)
+        step, shown = there.step, here.step
+        if self.env.said("new").any():
+            step = _contained(step, self.obs) if self.on_device else step
+            shown = replace(shown, mask=None)  # the episodes that were lost end here
         self.state = self.learner.watch(self.obs, self.state)
         self.buffer.add(self.obs, there.action, {}, step)
-        self.episodes.add(step if self.on_device else here.step)
+        self.episodes.add(step if self.on_device else shown)
         if self.state:
             self.state = restart(self.state, step.ended, self.initial_state, look=not self.on_device)
         self.obs = step.obs

@@ -94,17 +94,17 @@ def breaks(batch, num_envs: int) -> np.ndarray:
 
 
 def test_every_step_arrives_once_and_in_order_with_as_many_updates_as_in_step(threads, tmp_path):
-    settings = {**SAC, "steps": 480, "normalize_obs": True, "noise_hold": 3}
+    settings = {**SAC, "steps": 240, "normalize_obs": True, "noise_hold": 3}
     done = train("sac", TASK, tmp_path / "async", settings=settings)
     state, info, batch = replay_of(tmp_path / "async")
-    assert done.steps == info["steps"] == 480 and len(batch.reward) == 480
-    assert len(breaks(batch, 4)) == 0 and int(batch.done.sum()) == 2 * 4  # episodes of 50 steps in each world
+    assert done.steps == info["steps"] == 240 and len(batch.reward) == 240
+    assert len(breaks(batch, 4)) == 0 and int(batch.done.sum()) == 4  # an episode of 50 steps in each world
     in_step = train("sac", TASK, tmp_path / "sync", settings={**settings, "collect": "sync"})
     expected, _, _ = replay_of(tmp_path / "sync")
-    assert in_step.steps == 480
+    assert in_step.steps == 240
     for name in ("steps", "updates"):
         assert state["learner"][name] == expected["learner"][name]
-    assert state["learner"]["normalizer"]["count"] == expected["learner"]["normalizer"]["count"] == 480
+    assert state["learner"]["normalizer"]["count"] == expected["learner"]["normalizer"]["count"] == 240
     lines = [json.loads(line) for line in (tmp_path / "async" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 <= line["async/staleness"] <= line["async/staleness_max"] <= 4 for line in lines)
     assert all(0 <= line[f"async/waiting_{who}"] <= 1 for line in lines for who in ("learner", "actors"))
@@ -113,19 +113,19 @@ def test_every_step_arrives_once_and_in_order_with_as_many_updates_as_in_step(th
 
 def test_resuming_goes_on_with_the_very_episodes(threads, tmp_path):
     """Every row of a checkpoint with rows in flight is kept, and the worlds stand where the replay ends."""
-    train("sac", TASK, tmp_path / "run", settings={**SAC, "steps": 240, "collect_steps": 7})
-    assert resume(tmp_path / "run", steps=480).steps == 504  # whole phases of 28 steps
+    train("sac", TASK, tmp_path / "run", settings={**SAC, "steps": 120, "collect_steps": 7})
+    assert resume(tmp_path / "run", steps=240).steps == 252  # whole phases of 28 steps
     _, info, batch = replay_of(tmp_path / "run")
-    assert info["steps"] == len(batch.reward) == 504
+    assert info["steps"] == len(batch.reward) == 252
     assert len(breaks(batch, 4)) == 0
 
 
 def test_rows_in_flight_at_a_checkpoint_are_counted_when_their_turn_comes(threads, tmp_path):
-    settings = {**SAC, "steps": 400, "checkpoint_seconds": 0.0}
+    settings = {**SAC, "steps": 160, "checkpoint_seconds": 0.0}
     train("sac", TASK, tmp_path / "run", settings=settings)
     state, info, batch = replay_of(tmp_path / "run")
-    assert state["early"] == 0 and info["steps"] == len(batch.reward) == 400
-    assert state["learner"]["updates"] == 2 * (100 - 9)  # from step 40 on
+    assert state["early"] == 0 and info["steps"] == len(batch.reward) == 160
+    assert state["learner"]["updates"] == 2 * (40 - 9)  # from step 40 on
     assert len(breaks(batch, 4)) == 0
 
 
@@ -202,6 +202,8 @@ def test_an_actor_that_dies_is_replaced_and_its_worlds_begin_anew(threads, tmp_p
     assert info["steps"] == 400 and len(batch.reward) == 400 - 2 * 2  # a row lost each time, in two worlds
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["async/lost_actors"] == 2
+    # of 50 steps each, but for the four episodes that were lost: after 31 and 30
+    assert [(line["train/episodes"], line["train/length"]) for line in lines] == [(4, 40.5), (4, 40.0)]
 
 
 def test_a_replay_on_the_learners_device_takes_rows_too_and_lost_ones_as_broken_worlds(
@@ -211,13 +213,13 @@ def test_a_replay_on_the_learners_device_takes_rows_too_and_lost_ones_as_broken_
         Actors, "on_device", True, raising=False
     )  # as a GPU's are, and every call but the copy works here
     killed_at(monkeypatch, 30)
-    settings = {**SAC, "steps": 240, "normalize_obs": True, "noise_hold": 3}
+    settings = {**SAC, "steps": 140, "normalize_obs": True, "noise_hold": 3}
     train("sac", TASK, tmp_path / "run", settings=settings)
-    resume(tmp_path / "run", steps=400)
+    resume(tmp_path / "run", steps=200)
     state, info, batch = replay_of(tmp_path / "run")
     assert "is replaced" in caplog.text
-    assert info["steps"] == len(batch.reward) == state["learner"]["normalizer"]["count"] == 400
-    assert state["learner"]["updates"] == 2 * (100 - 9) and len(breaks(batch, 4)) == 0
+    assert info["steps"] == len(batch.reward) == state["learner"]["normalizer"]["count"] == 200
+    assert state["learner"]["updates"] == 2 * (50 - 9) and len(breaks(batch, 4)) == 0
     lost = (batch.obs["state"] == batch.next_obs["state"]).all(-1).nonzero().squeeze(-1)
     assert lost.tolist() == [30 * 4 + 2, 30 * 4 + 3]
     assert batch.truncated[lost].all() and not batch.terminated.any() and batch.reward[lost].tolist() == [0.0, 0.0]
@@ -241,12 +243,12 @@ def test_what_a_simulator_raises_is_told(threads, tmp_path, monkeypatch):
 
 
 def test_dqn_explores_by_the_steps_of_all_actors(threads, tmp_path):
-    settings = {**ASYNC, "steps": 400, "learning_starts": 100, "batch_size": 16, "hidden": (16,), "n_step": 2,
+    settings = {**ASYNC, "steps": 200, "learning_starts": 100, "batch_size": 16, "hidden": (16,), "n_step": 2,
                 "prioritized": True, "normalize_obs": True, "epsilon_fraction": 0.5}  # fmt: skip
     train("dqn", "gym:CartPole-v1", tmp_path / "run", settings=settings)
     state, info, batch = replay_of(tmp_path / "run")
-    assert info["steps"] == state["learner"]["steps"] == len(batch.reward) == 400
-    assert state["learner"]["normalizer"]["count"] == 400 and state["learner"]["updates"] == 76
+    assert info["steps"] == state["learner"]["steps"] == len(batch.reward) == 200
+    assert state["learner"]["normalizer"]["count"] == 200 and state["learner"]["updates"] == 26
     assert len(breaks(batch, 4)) == 0
 
 
