@@ -40,7 +40,7 @@ from .servo_bus import ServoBus
 
 PAGE = 4096
 LOOK = 0.02  # [s] between looks at the page
-START = 10.0  # [s] for the process to come up
+START = 30.0  # [s] for the process to come up, on a machine that is busy
 FRESH = 0.05  # [s] since the last goal, while the arm still moves towards it
 CLAIMS = 20  # tries to get the port
 PATIENCE = 0.005  # [s] that it waits for an answer

@@ -17,7 +17,7 @@ import numpy as np
 from ..robots import RobotSpec
 
 CYCLE = 0.001  # [s]
-SHARE = 0.97  # of the limits: what is held is known to SEEN
+HARD, HARSH = 0.95, 0.8  # shares of the limits of acceleration and jerk: what is held is known to SEEN alone
 SEEN = 2.5e-7  # [rad] a difference that can be seen in a state: one digit of a float32 above 2
 
 
@@ -46,7 +46,7 @@ class Held:
     """Begins at standstill at (n,) [rad]."""
 
     def __init__(self, robot: RobotSpec, pose: np.ndarray):
-        self._hardest, self._harshest = SHARE * np.array(robot.acceleration), SHARE * np.array(robot.jerk)
+        self._hardest, self._harshest = HARD * np.array(robot.acceleration), HARSH * np.array(robot.jerk)
         still = np.zeros(len(pose))
         self.motion = self._before = Motion(np.array(pose, np.float64), still, still)
 

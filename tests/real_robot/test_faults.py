@@ -10,7 +10,7 @@ QUICK = {
     "twin": ("NaN", "text", "a jump by -3 rad", "one command again and again", "the clock leaps 10 s ahead",
              "outwards until something says no"),
     "xarm7": ("infinity", "collision", "warning", "byte by byte", "reset"),
-    "ur5e": ("protective_stop", "lumps of 20 ms"),
+    "ur5e": ("protective_stop", "closed"),
     "so101": ("overload", "folded until something says no", "bits turned in one answer of twenty"),
     "vx300s": ("overheating", "the port goes away"),
     "fr3": ("the clock falls 10 s back", "joint_reflex", "delay of 3 ms"),
