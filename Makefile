@@ -26,7 +26,7 @@ help:
 	@echo "make learning  the tests that train for minutes"
 	@echo "make learning-short  those of them that CI runs too (at most twenty minutes)"
 	@echo "make bench     simulation and learner benchmarks, beside other libraries"
-	@echo "make faults    every fault on every emulated arm, as a table (a quarter of an hour)"
+	@echo "make faults    every fault on every emulated arm, as a table (twenty minutes)"
 	@echo "make peers     d3rlpy in an environment of its own, which poise bench learners compares with"
 	@echo "make franka-sim  the FR3's emulator in an environment of its own (make test does it too)"
 	@echo "make wheel     dist/poise-*.whl"
