@@ -17,6 +17,8 @@ examples:
   poise train ppo --task reach/fr3 --randomize my_ranges.json --set learning_rate=3e-4
   poise train sac/demos --task 'lift/fr3?reward=sparse' --demos lift.hdf5
                                                        half of every batch from demonstrations (poise data collect)
+  poise train ppo --task reach/fr3 --num-envs 16384 --set processes=4
+                                                       four processes share the run, each on a GPU of its own
   poise train --resume runs/reach --steps 2000000
   poise train ppo --task reach/fr3 --config runs/reach/config.json --out runs/again"""
 

@@ -76,7 +76,9 @@ def place_of_torchrun(processes: int) -> Place | None:
     if processes not in (1, size):
         raise UsageError(f"setting processes = {processes}: torchrun started {size}; leave the setting out, or start "
                          f"as many")  # fmt: skip
-    return Place(int(given["RANK"]), size, int(given["LOCAL_RANK"]), int(given["LOCAL_WORLD_SIZE"]), "env://")
+    rank = int(given["RANK"])
+    local, neighbours = int(given.get("LOCAL_RANK", rank)), int(given.get("LOCAL_WORLD_SIZE", size))
+    return Place(rank, size, local, neighbours, "env://")
 
 
 def require_shared(algorithm: str, learner: Callable[..., Any], num_envs: int, size: int) -> None:
@@ -114,9 +116,8 @@ def run_together(size: int, order: Mapping[str, Any], progress: Callable[..., No
         Interrupted: Ctrl-C; the run is saved.
     """
     with tempfile.TemporaryDirectory(prefix="poise-") as folder, interrupts() as interrupted:
-        children = [
-            Child("poise.policies.processes_worker", environment={**LOOPBACK, **os.environ}) for _ in range(size)
-        ]
+        more = {name: value for name, value in LOOPBACK.items() if name not in os.environ}
+        children = [Child("poise.policies.processes_worker", environment=more) for _ in range(size)]
         meet = Path(folder, "meeting").as_uri()
         try:
             for rank, child in enumerate(children):

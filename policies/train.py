@@ -146,7 +146,8 @@ def train_here(place: Place, algorithm: str, task: str, out: Path | str | None, 
             if not resume:
                 learner.look_at(data)
             buffer = demonstrations.mixed(buffer, data, chosen.settings.demo_share)
-        result = loop(algorithm, task, run, env, learner, buffer, folder, progress, group).go(resume)
+        told = progress if group.rank == 0 else None
+        result = loop(algorithm, task, run, env, learner, buffer, folder, told, group).go(resume)
         group.close()
         return result
 
