@@ -104,11 +104,14 @@ class Actors:
             self._begin(actor, row)
         return self.take(device)[1]
 
-    def give(self) -> None:
-        """Let the actors go on, up to the lead that they may have and the end of the run; not one that owes a state."""
+    def give(self, early: int = 0) -> None:
+        """Let the actors go on, up to the lead that they may have and the end of the run; not one that owes a state.
+
+        early: rows that were taken before the learner's turn came to learn from them: they count as lead.
+        """
         if any(actor.asked for actor in self._actors):
             return
-        self.given = max(self.given, min(self.row + self.max_lead, self.end))
+        self.given = max(self.given, min(self.row - early + self.max_lead, self.end))
         for actor in self._actors:
             if (rows := self.given - actor.room) > 0:
                 actor.send(ROOM * rows)

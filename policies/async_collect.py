@@ -65,6 +65,7 @@ class AsyncTraining(Training):
         for _ in range(self.learner.collect_steps):
             if self.early > 0:
                 self.early -= 1
+                self.env.give(self.early)
             else:
                 self._take()
             self.steps += self.env.num_envs
@@ -77,7 +78,7 @@ class AsyncTraining(Training):
     def _take(self) -> None:
         """The next row into the replay."""
         here, there = self.env.take(self.learner.device)
-        self.env.give()
+        self.env.give(self.early)
         self.staleness.add(self.publisher.board.version - here.version)
         step, shown = there.step, here.step
         if self.env.said("new").any():
@@ -99,11 +100,12 @@ class AsyncTraining(Training):
         end = -(-self.run.steps // phase) * self.learner.collect_steps
         first = self.env.start(row, end, board.descriptor, self.learner.device, self.run.actors, states)
         self.obs = first.step.obs
-        self.env.give()
+        self.env.give(self.early)
 
     def own_metrics(self) -> dict[str, float]:
         now, waits = time.monotonic(), np.array([self.env.waited, self.env.said("waited").mean()])
-        shares = np.maximum(waits - self.waits, 0.0) / max(now - self.looked, 1e-9)  # a new actor has waited less
+        # a new actor has waited less than the one before it, and rows tell it a little later than it was
+        shares = np.clip((waits - self.waits) / max(now - self.looked, 1e-9), 0.0, 1.0)
         self.looked, self.waits = now, waits
         waiting = dict(zip(("async/waiting_learner", "async/waiting_actors"), shares.tolist(), strict=True))
         return super().own_metrics() | self.staleness.take() | waiting
@@ -114,7 +116,7 @@ class AsyncTraining(Training):
             self._take()
             self.early += 1
         states = self.env.states()
-        self.env.give()
+        self.env.give(self.early)
         return {"actors": states, "act_state": dict(self.state), "episodes": self.episodes.state_dict(),
                 "early": self.early}  # fmt: skip
 
