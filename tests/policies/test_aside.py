@@ -43,7 +43,7 @@ def lines(folder, prefix="eval/"):
 def test_evaluations_aside_find_the_numbers_of_those_in_turn_and_leave_the_same_policies(tmp_path):
     runs = {}
     for aside in ("on", "off"):
-        settings = {**SETTINGS, "steps": 192, "evaluations": 3, "aside": aside}
+        settings = {**SETTINGS, "steps": 96, "evaluations": 3, "aside": aside}
         runs[aside] = poise.train("ppo", "reach/planar-state", tmp_path / aside, settings=settings)
     on, off = (tmp_path / name for name in runs)
     assert sorted(lines(on), key=lambda line: line[0]) == lines(off) and len(lines(on)) == 3

@@ -96,7 +96,7 @@ def test_a_step_of_ppo_is_a_minibatch_of_its_rollout():
 
 
 def test_a_run_says_its_device_once_and_keeps_it(tmp_path, caplog):
-    settings = {"num_envs": 4, "collect_steps": 8, "hidden": (8, 8), "evaluations": 0, "steps": 64}
+    settings = {"num_envs": 4, "collect_steps": 8, "hidden": (8, 8), "evaluations": 0, "steps": 32}
     with caplog.at_level(logging.INFO, logger="poise.device"):
         poise.train("ppo", "reach/planar-state", tmp_path / "run", settings=settings)
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("device cpu: chosen by auto, since ")

@@ -216,14 +216,14 @@ def train_there(monkeypatch, folder, **settings):
 
 def test_a_run_on_the_device_resumes_to_the_bit_and_can_go_on_elsewhere(monkeypatch, tmp_path):
     settings = {**SMALL, **LARGE, "num_envs": 4, "capacity": 300, "evaluations": 0, "log_points": 4}
-    whole = train_there(monkeypatch, tmp_path / "whole", steps=320, **settings)
-    train_there(monkeypatch, tmp_path / "parts", steps=160, **settings)
-    parts = training.resume(tmp_path / "parts", steps=320)
+    whole = train_there(monkeypatch, tmp_path / "whole", steps=128, **settings)
+    train_there(monkeypatch, tmp_path / "parts", steps=64, **settings)
+    parts = training.resume(tmp_path / "parts", steps=128)
     a, b = (poise.load_policy(run.policy).tensors for run in (whole, parts))
     assert all(torch.equal(a[k], b[k]) for k in a)
     monkeypatch.undo()
-    again = training.resume(tmp_path / "whole", steps=340)  # with the replay that keeps its books on the host
-    assert again.steps == 340
+    again = training.resume(tmp_path / "whole", steps=140)  # with the replay that keeps its books on the host
+    assert again.steps == 140
 
 
 @pytest.mark.learning
