@@ -239,4 +239,6 @@ def test_a_replay_on_the_device_learns_what_the_other_learns(monkeypatch, tmp_pa
         policy = poise.load_policy(run.policy)
         scores[name] = poise.evaluate(policy, "reach/planar-state", episodes=100, seed=1000, randomize="default")
         print(name, scores[name], f"{run.seconds:.0f} s")
-    assert scores["there"].success_rate >= 0.9 and scores["here"].success_rate >= 0.9
+    # measured: 55.6 there and 57.1 here, 95 % intervals of +-3; a policy that has learned nothing gets below 0
+    assert min(score.return_mean for score in scores.values()) >= 45
+    assert abs(scores["there"].return_mean - scores["here"].return_mean) <= 8
