@@ -18,11 +18,12 @@ NICE = 5  # how far training goes first
 def score(order: Mapping[str, Any], policy: Any) -> Any:
     """The evaluation that an order asks for, filmed where it says so."""
     from .evaluate import evaluate
-    from .film import film
 
     found = evaluate(policy, order["task"], order["episodes"], order["seed"], order["randomize"],
                      threads=order["threads"])  # fmt: skip
     if order["videos"]:
+        from .film import film  # which wants a way to draw
+
         film(policy, order["task"], order["video"], order["videos"], order["seed"], order["randomize"])
     return found
 
