@@ -94,11 +94,10 @@ class Recorder:
         try:
             while True:
                 message = self.channel.receive(POLL)
-                while message is not None:
-                    self.drain()  # first, so that pictures are here before the step that saw them
+                self.drain()  # first, so that pictures are here before the step that saw them
+                if message is not None:
                     self.take(message)
-                    message = self.channel.receive(0.0)
-                self.drain()
+                # however many messages wait: where pictures take long to code, there is always one
                 if time.monotonic() >= self._due:
                     self.publish()
         except EOFError:
