@@ -41,6 +41,28 @@ HEADSET = """
 window.headset = new IWER.XRDevice(IWER.metaQuest3);
 window.headset.installRuntime({ forceInstall: true });
 """
+# a phone in AR has no controller: what is touched is its screen, and what moves is the phone itself
+PHONE = """
+window.phone = { position: { x: 0, y: 1.3, z: 0 }, orientation: { x: 0, y: 0, z: 0, w: 1 } };
+class Session extends EventTarget {
+  inputSources = [];
+  renderState = { baseLayer: { framebuffer: null } };
+  async updateRenderState() {}
+  async requestReferenceSpace() { return {}; }
+  requestAnimationFrame(draw) {
+    setTimeout(() => draw(performance.now(), { getPose: () => null, getViewerPose: () => ({ transform: window.phone }) }), 16);
+  }
+  touch(on) {
+    this.inputSources = on ? [{ targetRayMode: "screen", handedness: "none" }] : [];
+    this.dispatchEvent(new Event(on ? "selectstart" : "selectend"));
+  }
+}
+window.XRWebGLLayer = class {};
+Object.defineProperty(navigator, "xr", { value: {
+  isSessionSupported: async kind => kind === "immersive-ar",
+  requestSession: async (kind, options) => { window.asked = [kind, options]; return window.session = new Session(); },
+} });
+"""
 
 
 class Teleop:
@@ -202,6 +224,37 @@ def test_the_tool_follows_a_headsets_controller(chromium, teleop):
     until(page, STANDS, "letting go does not stop it")
     moved = [b - a for a, b in zip(start, tool(page), strict=True)]
     assert moved == pytest.approx([0.08, 0.0, 0.05], abs=0.025), "ahead of the person is ahead of the arm"
+    page.close()
+    assert running.end()["out_of_limit"] == 0
+
+
+def test_the_tool_follows_a_phone_that_is_held_and_touched(chromium, teleop):
+    running = teleop()
+    page = opened(chromium, running.url, PHONE)
+    take(page)
+    page.wait_for_selector("#xr:visible")
+    page.click("#xr")
+    until(page, "window.session && asked[0] === 'immersive-ar' && asked[1].domOverlay.root === document.body",
+          "no session of a phone is asked for, with the page over it")  # fmt: skip
+    start = tool(page)
+    page.evaluate("phone.position = { x: 0.3, y: 1.3, z: 0 }")
+    page.wait_for_timeout(300)
+    assert not moving(page), "a phone that is carried about leads nothing"
+    page.evaluate("session.touch(true)")
+    until(page, FOLLOWS, "touching does not lead")
+    page.evaluate("""async () => { for (let i = 1; i <= 40; i++) {
+        phone.position = { x: 0.3, y: 1.3 + 0.05 * i / 40, z: -0.08 * i / 40 };
+        await new Promise(done => setTimeout(done, 25)); } }""")
+    until(page, f"states.at(-1).sent.at(-1)[0] > {start[0]} + 0.06", "the tool does not follow")
+    page.wait_for_timeout(500)
+    page.evaluate("session.touch(false)")
+    until(page, STANDS, "letting go does not stop it")
+    moved = [b - a for a, b in zip(start, tool(page), strict=True)]
+    assert moved == pytest.approx([0.08, 0.0, 0.05], abs=0.025)
+    page.evaluate("session.touch(true)")
+    until(page, FOLLOWS, "touching again does not lead")
+    page.evaluate("session.dispatchEvent(new Event('end'))")
+    until(page, STANDS, "the end of a session does not let go")
     page.close()
     assert running.end()["out_of_limit"] == 0
 
