@@ -20,8 +20,6 @@ idle. Times in milliseconds unless a column says otherwise.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -33,26 +31,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from poise.action import shape_command
-from poise.datasets.episodes import environment
 from poise.errors import UsageError
-from poise.policies.network_document import expected_tensors
-from poise.policies.policy_file import PolicyFile, write_policy
-from poise.real_robot.cameras import Cameras
 from poise.real_robot.control_loop import ControlLoop
-from poise.real_robot.deploy import RECORDED
 from poise.real_robot.emulators.launch import start_emulator
 from poise.real_robot.realtime import schedule
-from poise.real_robot.recording import Recording
 from poise.real_robot.robot import Robot
 from poise.real_robot.self_collision import SelfCollision
 from poise.real_robot.supervisor import Supervisor
 from poise.real_robot.twin import Twin, TwinOptions
-from poise.robots import FR3, UR5E, RobotSpec
+from poise.robots import FR3, UR5E
 from poise.sim.tasks.reach import reach_spec
+from poise.tests.benchmarks.recording_rows import percentile, recording_rows, small_policy
 
 GOAL = {"target_pos": np.array([0.5, 0.1, 0.4])}
 TRIALS, BUSY, HOSTILE = 30, 4, 10_000
@@ -62,7 +54,7 @@ def rows(only: str = "", seconds: float = 20.0) -> list[dict[str, Any]]:
     """The table's rows."""
     known: dict[str, Callable[[float], list[dict[str, Any]]]] = {
         "supervisor": _supervisor, "deadlines": _deadlines, "killed": _killed, "hung": _hung, "stop": _stop,
-        "seams": _seams, "wire": _wire, "hostile": _hostile, "recording": _recording,
+        "seams": _seams, "wire": _wire, "hostile": _hostile, "recording": recording_rows,
     }  # fmt: skip
     if only and only not in known:
         raise UsageError(f"no row {only!r}; known: {', '.join(known)}")
@@ -86,7 +78,9 @@ def _supervisor(seconds: float) -> list[dict[str, Any]]:
             verdict = supervisor.check(position, k * dt, k * dt)
             cost.append((time.thread_time_ns() - began) / 1e3)
             position, velocity = verdict.position, verdict.velocity
-        found.append({"row": name, "p50": _at(cost, 50), "p99": _at(cost, 99), "max": max(cost), "unit": "us"})
+        found.append(
+            {"row": name, "p50": percentile(cost, 50), "p99": percentile(cost, 99), "max": max(cost), "unit": "us"}
+        )
     return found
 
 
@@ -99,7 +93,7 @@ def _deadlines(seconds: float) -> list[dict[str, Any]]:
                 subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[1:], float
             )
             got = "real time" if real_time else "ordinary"
-            found.append({"row": f"deadlines, {got}", "p50": _at(late, 50), "p99": _at(late, 99),
+            found.append({"row": f"deadlines, {got}", "p50": percentile(late, 50), "p99": percentile(late, 99),
                           "max": float(late.max()), "unit": "ms late", "missed %": 100.0 * float((late > 1.0).mean()),
                           "periods": len(late)})  # fmt: skip
     return found
@@ -133,7 +127,7 @@ def _hung(seconds: float) -> list[dict[str, Any]]:
 def _until_braking(name: str, how: signal.Signals) -> dict[str, Any]:
     took = []
     with tempfile.TemporaryDirectory() as folder, Robot("twin:fr3?realtime=1") as robot:
-        path, log = _policy(Path(folder)), robot.servo_log()
+        path, log = small_policy(Path(folder)), robot.servo_log()
         for _ in range(TRIALS):
             hit = 0.0
             for count, _row in enumerate(robot.run_episode(path, GOAL, 100, apart=True)):
@@ -151,8 +145,8 @@ def _until_braking(name: str, how: signal.Signals) -> dict[str, Any]:
             robot.move_to(FR3.home)
     return {
         "row": name,
-        "p50": _at(took, 50),
-        "p99": _at(took, 99),
+        "p50": percentile(took, 50),
+        "p99": percentile(took, 99),
         "max": max(took),
         "unit": "ms",
         "trials": len(took),
@@ -162,7 +156,7 @@ def _until_braking(name: str, how: signal.Signals) -> dict[str, Any]:
 def _stop(seconds: float) -> list[dict[str, Any]]:
     took = []
     with Robot("twin:fr3?realtime=1") as robot, tempfile.TemporaryDirectory() as folder:
-        path, log = _policy(Path(folder)), robot.servo_log()
+        path, log = small_policy(Path(folder)), robot.servo_log()
         for _ in range(TRIALS):
             hit = 0.0
             for count, _row in enumerate(robot.run_episode(path, GOAL, 100)):
@@ -174,7 +168,7 @@ def _stop(seconds: float) -> list[dict[str, Any]]:
             took.append(1 + next(i for i, r in enumerate(after) if r["fault"] == b"operator"))
             robot.clear_fault()
             robot.move_to(FR3.home)
-    return [{"row": "stop", "p50": _at(took, 50), "p99": _at(took, 99), "max": max(took), "unit": "servo periods",
+    return [{"row": "stop", "p50": percentile(took, 50), "p99": percentile(took, 99), "max": max(took), "unit": "servo periods",
              "trials": TRIALS}]  # fmt: skip
 
 
@@ -226,74 +220,8 @@ def _wire(seconds: float) -> list[dict[str, Any]]:
             time.sleep(1.0)
             rates.append((device.side_line.counters()["arrived"] - before) / (time.monotonic() - began))
         status, counts = robot.status(), device.side_line.counters()
-    return [{"row": f"wire, ur5e, {status['scheduling']}", "p50": _at(rates, 50), "min": min(rates), "unit": "commands/s",
+    return [{"row": f"wire, ur5e, {status['scheduling']}", "p50": percentile(rates, 50), "min": min(rates), "unit": "commands/s",
              "bar": ">= 450", "fault": status["fault"], "out of limits": counts["out_of_limit"]}]  # fmt: skip
-
-
-def _recording(seconds: float) -> list[dict[str, Any]]:
-    """Everything that `poise deploy --record --camera` writes down, episode after episode of half a minute."""
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, _camera() as front, _camera() as side:
-        path, home = _policy(Path(folder), UR5E), environment("bench")
-        with Cameras({"front": front, "side": side}) as eyes, Robot("twin:ur5e?realtime=1", cameras=eyes) as robot:
-            scheduling = robot.status()["scheduling"]
-            with Recording(Path(folder) / "out.hdf5", reach_spec(UR5E), home, robot, rings=eyes.rings) as recording:
-                before, began, steps = robot.status()["time"], time.monotonic(), 0
-                while (left := seconds - (time.monotonic() - began)) > 0.0:
-                    steps += _recorded(robot, path, recording, max(1, round(min(left, 30.0) / 0.05)))
-                recording.flush()
-                took, rows, missed = robot.status()["time"] - before, recording.rows, recording.missed
-            found.append({"row": f"recording, {scheduling}", "s": took, "servo rows": rows["servo"],
-                          "frames": rows["front"] + rows["side"], "steps": steps, "overrun": sum(missed.values()),
-                          "fault": recording.fault or robot.fault, "bar": "0 overrun",
-                          "MB": (Path(folder) / "out.hdf5").stat().st_size / 1e6})  # fmt: skip
-            found.append(_killed_recorder(Path(folder) / "killed.hdf5", path, robot, eyes))
-    return found
-
-
-def _recorded(robot: Robot, path: str, recording: Recording, steps: int) -> int:
-    """One episode, recorded; its steps."""
-    done = 0
-    for row in robot.run_episode(path, GOAL, steps):
-        if "last_obs" in row:
-            recording.end(row["last_obs"])
-            break
-        recording.step(row["obs"], {name: row[name] for name in RECORDED} | {"rewards": 0.0, "terminated": False})
-        done += 1
-    return done
-
-
-def _killed_recorder(path: Path, policy: str, robot: Robot, eyes: Cameras) -> dict[str, Any]:
-    """kill -9 of the recorder in mid-episode: how much older than the blow the newest servo period in the file is."""
-    lost = []
-    for trial in range(5):
-        file = path.with_stem(f"killed{trial}")
-        recording = Recording(file, reach_spec(UR5E), environment("bench"), robot, rings=eyes.rings)
-        hit = 0.0
-        for count, row in enumerate(robot.run_episode(policy, GOAL, 60)):
-            if "last_obs" not in row:
-                values = {name: row[name] for name in RECORDED} | {"rewards": 0.0, "terminated": False}
-                recording.step(row["obs"], values)
-            if count == 40 + 3 * trial:
-                hit = time.monotonic()
-                recording.process.kill()
-        recording.close()
-        with h5py.File(file) as h5:  # the servo log, since a camera on a busy machine is late by itself
-            lost.append(hit - float(np.asarray(h5["log/servo/t_host"])[-1]))
-    return {"row": "recorder killed", "lost p50": _at(lost, 50), "lost max": max(lost), "unit": "s", "bar": "<= 1",
-            "trials": len(lost)}  # fmt: skip
-
-
-@contextlib.contextmanager
-def _camera() -> Iterator[str]:
-    """Address of an emulated camera: 640 x 480 at 30 fps."""
-    command = [sys.executable, "-P", "-m", "poise.real_robot.emulators", "camera"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["address"]
-        finally:
-            process.kill()
 
 
 def _as_they_come(plans: list[tuple[float, np.ndarray]], delay: float) -> list[float]:
@@ -359,19 +287,6 @@ def _bad(rng: np.random.Generator, robot: Robot, past: list[Any]) -> tuple[np.nd
     return asked, at
 
 
-def _policy(folder: Path, robot: RobotSpec = FR3) -> str:
-    """A random mild policy that plans eight actions at a time; the UR5e's stays within 0.2 rad of home."""
-    spec, rng = replace(reach_spec(robot), action_horizon=8), np.random.default_rng(0)
-    if robot is UR5E:
-        term = replace(spec.actions[0], reference="home", home=UR5E.home, scale=(0.2,) * 6, lead=(3.0,) * 6)
-        spec = replace(spec, actions=(term,))
-    network = {"kind": "mlp", "groups": ["state"], "hidden": [64, 64], "activation": "elu", "head": "tanh"}
-    tensors = {name: (0.05 * rng.normal(size=shape)).astype(np.float32)
-               for name, shape in expected_tensors(spec, network).items()}  # fmt: skip
-    write_policy(folder / "policy.safetensors", PolicyFile(spec, "random", network, tensors, {"task": "reach/fr3"}))
-    return str(folder / "policy.safetensors")
-
-
 def _thinker_of(robot: Robot) -> int:
     control = robot._link.process.pid  # type: ignore[attr-defined]
     for child in Path(f"/proc/{control}/task/{control}/children").read_text().split():
@@ -391,10 +306,6 @@ class _busy:
         for process in self._processes:
             process.kill()
             process.wait()
-
-
-def _at(values: Any, percent: float) -> float:
-    return float(np.percentile(np.asarray(values, float), percent))
 
 
 def main() -> Iterator[str]:
