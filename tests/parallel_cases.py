@@ -142,8 +142,8 @@ def normalizers(group: Group) -> Result:
 
 
 CASES = {
-    "ppo, step size by KL": lambda group: ppo(group, minibatches=2, target_kl=0.015),
-    "ppo, KL penalty, rows masked": lambda group: ppo(group, masked=True, minibatches=1, objective="adaptive_kl",
+    "ppo, step size by KL": lambda group: ppo(group, minibatches=2, target_kl=0.004, max_learning_rate=0.1),
+    "ppo, KL penalty, rows masked": lambda group: ppo(group, masked=True, minibatches=1, objective="adaptive_kl", penalty_kl=3e-4,
                                                       target_kl=0.0, entropy_coef=0.01),
     "ppo, LSTM": lambda group: ppo(group, masked=True, minibatches=1, lstm=8, sequence=6),
     "ppo, LSTM in minibatches": lambda group: ppo(group, minibatches=2, lstm=8, sequence=6),
