@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..batch import Step
 from ..datasets.device_replay import DeviceReplay
 from ..sim.make import make
 from . import demos as demonstrations
 from .device_statistics import DeviceEpisodeStatistics
 from .devices import Chosen, Work, choose_device, say, stays_on_device
 from .engines import Engine, choose_engine, engine_device
+from .episode_statistics import EpisodeStatistics
 from .evaluate import Evaluation
 from .follower_folder import FollowerFolder
 from .learner import restart
@@ -101,55 +100,78 @@ def train_here(place: Place, algorithm: str, task: str, out: Path | str | None, 
         randomize, demos = config["randomization"] or "none", demonstrations.recorded(config)
     if demos:
         demonstrations.require_takes_demos(algorithm, chosen.settings)
-    run, each = replace(chosen.run, processes=place.size), chosen.run.num_envs // place.size
+    run = replace(chosen.run, processes=place.size)
+    chosen = replace(chosen, run=run)
     place.take_gpu()
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(run.torch_threads))
-        engine = (
-            Engine(config.get("engine", "cpu"), "as before")
-            if resume
-            else choose_engine(replace(run, num_envs=each), task, randomize)
-        )
-        if run.collect == "async":
-            from .async_collect import AsyncTraining, actors_for
-
-            loop, env = AsyncTraining, actors_for(algorithm, task, chosen, randomize)
-        else:
-            env = make(task, each, run.seed, randomize, place.threads(run.threads), training=True,
-                       engine=engine.name, device=engine_device(run))  # fmt: skip
-            loop = Training
+        engine = Engine(config.get("engine", "cpu"), "as before") if resume else _engine(chosen, place, task, randomize)
+        env = _worlds(algorithm, task, chosen, place, engine, randomize)
         stack.callback(env.close)
-        require_one_search(env, place.size)
-        work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
-        where = choose_device(run.device, work)
-        device = where.device
-        place.require_gpu(device)
-        if place.rank == 0:
-            _say_where(where, engine, env)
-        group = place.join(device)
+        where = _device(chosen, place, engine, env)
+        group = place.join(where.device)
         path = Path(group.told(str(path))[0])
         more = {"group": group} if group.size > 1 else {}
         learner = chosen.learner(
-            env.spec, chosen.settings, env.num_envs, run.seed, device, planned_steps=run.steps, **more
+            env.spec, chosen.settings, env.num_envs, run.seed, where.device, planned_steps=run.steps, **more
         )
-        data = demonstrations.demonstrations(demos, task, env.spec, device) if demos else None
         folder = RunFolder(path, resume) if group.rank == 0 else FollowerFolder(path, group.rank)
         stack.callback(folder.close)
         if not resume:
-            config = _config(algorithm, task, replace(chosen, run=run), env, where, engine)
+            config = _config(algorithm, task, chosen, env, where, engine)
             config |= {"demos": demonstrations.record(demos)} if demos else {}
             folder.write_json("config.json", config)
-        if run.collect == "async":
-            env.device = device  # where rows of actors go
         buffer = learner.make_buffer(on_device=True) if stays_on_device(env, learner) else learner.make_buffer()
-        if data is not None:
+        if demos:
+            data = demonstrations.demonstrations(demos, task, env.spec, where.device)
             if not resume:
                 learner.look_at(data)
             buffer = demonstrations.mixed(buffer, data, chosen.settings.demo_share)
         told = progress if group.rank == 0 else None
-        result = loop(algorithm, task, run, env, learner, buffer, folder, told, group).go(resume)
+        result = _loop(run)(algorithm, task, run, env, learner, buffer, folder, told, group).go(resume)
         group.close()
         return result
+
+
+def _engine(chosen: Recipe, place: Place, task: str, randomize: Any) -> Engine:
+    """What steps the worlds of a new run, a process's share of them."""
+    assert isinstance(chosen.run, RunSettings)
+    return choose_engine(replace(chosen.run, num_envs=chosen.run.num_envs // place.size), task, randomize)
+
+
+def _worlds(algorithm: str, task: str, chosen: Recipe, place: Place, engine: Engine, randomize: Any) -> Any:
+    """A process's share of the worlds, in this process or in those of actors."""
+    run = chosen.run
+    assert isinstance(run, RunSettings)
+    if run.collect == "async":
+        from .async_collect import actors_for
+
+        return actors_for(algorithm, task, chosen, randomize)
+    env = make(task, run.num_envs // place.size, run.seed, randomize, place.threads(run.threads), training=True,
+               engine=engine.name, device=engine_device(run))  # fmt: skip
+    require_one_search(env, place.size)
+    return env
+
+
+def _device(chosen: Recipe, place: Place, engine: Engine, env: Any) -> Chosen:
+    """Where the networks live, told once."""
+    work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
+    where = choose_device(chosen.run.device, work)
+    place.require_gpu(where.device)
+    if place.rank == 0:
+        _say_where(where, engine, env)
+    if chosen.run.collect == "async":  # type: ignore[attr-defined]
+        env.device = where.device  # where rows of actors go
+    return where
+
+
+def _loop(run: RunSettings) -> Any:
+    """The loop that suits how steps are collected."""
+    if run.collect == "sync":
+        return Training
+    from .async_collect import AsyncTraining
+
+    return AsyncTraining
 
 
 def resume(
@@ -239,75 +261,6 @@ class Training(Run):
         self.episodes.load_state_dict(state["episodes"])
         self.state = {name: x.to(self.initial_state[name].device) for name, x in state["act_state"].items()}
         self.obs = self.env.load_state_dict(state["env"])
-
-
-class EpisodeStatistics:
-    """Return, length and success of the episodes that ended since they were last asked for.
-
-    Steps are kept until there are some, or until someone asks: a look at each alone would cost a small task's step a
-    tenth of its time, and on a GPU wait for it.
-    """
-
-    TOGETHER = 64  # steps
-
-    def __init__(self, num_envs: int):
-        self._return = np.zeros(num_envs)
-        self._length = np.zeros(num_envs)
-        self._sums = np.zeros(4)  # episodes, returns, lengths, successes
-        self._defines_success = False
-        self._steps: list[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]] = []
-
-    def add(self, step: Step) -> None:
-        self._steps.append((step.reward, step.terminated, step.truncated, step.success, step.mask))
-        if len(self._steps) == self.TOGETHER:
-            self._count()
-
-    def _count(self) -> None:
-        """Take in the steps kept, in their order: sums come out the same however many were kept."""
-        if not self._steps:
-            return
-        rewards, terminated, truncated, successes, masks = zip(*self._steps, strict=True)
-        self._steps = []
-        reward = torch.stack(rewards).numpy(force=True).astype(np.float64)  # (T, N)
-        done = (torch.stack(terminated) | torch.stack(truncated)).numpy(force=True)
-        counts = np.ones(reward.shape)
-        if any(mask is not None for mask in masks):
-            given = np.stack([np.ones(len(done[0]), bool) if m is None else m.numpy(force=True) for m in masks])
-            reward, counts, done = np.where(given, reward, 0.0), given.astype(np.float64), done & given
-        begin = 0
-        for row in [*np.flatnonzero(np.logical_or.reduce(done, axis=1)).tolist(), len(done) - 1]:
-            if begin <= row:
-                reward[begin] += self._return
-                self._return = np.add.accumulate(reward[begin : row + 1])[-1]
-                self._length = self._length + counts[begin : row + 1].sum(0)
-                begin = row + 1
-                self._end(done[row], successes[row])
-
-    def _end(self, done: np.ndarray, success: Tensor | None) -> None:
-        """The episodes of the worlds `done` (N,) are over."""
-        if np.logical_or.reduce(done):
-            self._defines_success = success is not None
-            successes = 0 if success is None else success.numpy(force=True)[done].sum()
-            self._sums += (done.sum(), self._return[done].sum(), self._length[done].sum(), successes)
-            self._return[done] = 0.0
-            self._length[done] = 0.0
-
-    def take(self) -> dict[str, float]:
-        self._count()
-        n, returns, lengths, successes = self._sums.tolist()
-        self._sums[:] = 0.0
-        if n == 0:
-            return {}
-        values = {"train/return": returns / n, "train/length": lengths / n, "train/episodes": n}
-        return {**values, "train/success": successes / n} if self._defines_success else values
-
-    def state_dict(self) -> dict[str, Any]:
-        self._count()
-        return {"return": self._return, "length": self._length, "sums": self._sums, "success": self._defines_success}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._return, self._length, self._sums = (np.array(state[k]) for k in ("return", "length", "sums"))
-        self._defines_success, self._steps = state["success"], []
 
 
 def randomization_of(env: Any) -> dict[str, Any] | None:

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from poise.errors import UsageError
+from poise.policies.episode_statistics import EpisodeStatistics
 from poise.policies.learner import restart
 from poise.policies.metrics import MetricMeans
 from poise.policies.recipes import recipe
-from poise.policies.train import EpisodeStatistics
 from poise.sim.make import make
 from poise.tests.benchmarks.offline_sides import d3rlpy_side, fit_side
 from poise.tests.benchmarks.row_process import rows_apart

@@ -13,6 +13,7 @@ from poise.policies import train as training
 from poise.policies.device_statistics import DeviceEpisodeStatistics
 from poise.policies.devices import stays_on_device
 from poise.policies.dqn import DQN, DQNConfig
+from poise.policies.episode_statistics import EpisodeStatistics
 from poise.policies.learner import restart
 from poise.policies.metrics import MetricMeans
 from poise.policies.parallel import ALONE
@@ -20,7 +21,6 @@ from poise.policies.ppo import PPO
 from poise.policies.ppo_config import PPOConfig
 from poise.policies.sac import SAC
 from poise.policies.sac_config import SACConfig
-from poise.policies.train import EpisodeStatistics
 from poise.spec import ActionTerm, ObsTerm, Spec
 
 N = 8

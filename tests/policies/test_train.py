@@ -14,8 +14,8 @@ import torch
 import poise
 from poise.batch import Step
 from poise.errors import RunError
+from poise.policies.episode_statistics import EpisodeStatistics
 from poise.policies.metrics import MetricMeans, next_multiple
-from poise.policies.train import EpisodeStatistics
 
 QUICK = {"num_envs": 4, "collect_steps": 8, "hidden": (8, 8), "evaluations": 2, "eval_episodes": 2}
 
