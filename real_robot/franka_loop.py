@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import os
 import re
 import signal
 import socket
 import struct
 import sys
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +36,7 @@ import numpy as np
 from ..errors import UsageError
 from ..robots import FR3
 from .command_spline import CommandSpline
-from .held import CYCLE, Held
+from .held import CATCHING, CYCLE, Held, Motion
 from .realtime import go_first
 
 PRIORITY = 40  # of SCHED_RR, where allowed
@@ -113,21 +115,43 @@ class Loop:
             phase = max(phase, 0.0)
             answer = spline.at(phase / dt)
             if left and not held.leads_to(answer, spline.at(min(phase + CYCLE, dt) / dt)):
-                q, v, a = held.motion
-                spline.resume(q, v + 0.5 * CYCLE * a, a, newest if began else self._take())
-                began, phase = True, CYCLE
-                answer = spline.at(phase / dt)
+                target = newest if began else self._take()
+                if (path := self._going_on(held, target, answer)) is not None:
+                    self._spline = spline = path
+                    newest, began, phase = target, True, CYCLE
+                    answer = spline.at(phase / dt)
+                elif not began:
+                    self._target = target  # for the segment to come
             held.answer(answer)
             command = self._franka.JointPositions(answer.tolist())
             command.motion_finished = "Q" in self._words and spline.standing
             control.writeOnce(command)
+            sent = time.perf_counter()
             if command.motion_finished:
                 return
             if began:
                 self._tell(state)
             state, elapsed = control.readOnce()
             cycles = max(1, round(elapsed.to_sec() / CYCLE))
-            left = held.heard(np.array(state.q_d), cycles)
+            left = held.heard(np.array(state.q_d), cycles, time.perf_counter() - sent)
+
+    def _going_on(self, held: Held, target: np.ndarray | None, answer: np.ndarray) -> CommandSpline | None:
+        """A path on from whatever is held, where one suits all of it; else from what is likeliest.
+
+        None where the path that there is goes on from that by itself, with `answer`.
+        """
+        path = self._resumed(held.middle, target)
+        if held.leads_to(path.at(CYCLE / path.dt), share=CATCHING):
+            return path
+        if held.leads_to(answer, share=CATCHING, surely=False):
+            return None
+        return self._resumed(held.motion, target)
+
+    def _resumed(self, motion: Motion, target: np.ndarray | None) -> CommandSpline:
+        """The path, gone on from a motion."""
+        path = copy.copy(self._spline)
+        path.resume(motion.position, motion.velocity + 0.5 * CYCLE * motion.acceleration, motion.acceleration, target)
+        return path
 
     def _take(self) -> np.ndarray | None:
         """The newest command that has come since the last one."""

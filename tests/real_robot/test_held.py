@@ -20,10 +20,10 @@ def test_the_robot_keeps_its_acceleration_where_no_answer_comes():
     assert motion.acceleration == 10.0
 
 
-def moving() -> Held:
+def moving(acceleration: float = 10.0) -> Held:
     held = Held(ONE, np.zeros(1))
     for k in range(1, 11):
-        held.answer(np.array([0.5 * 10.0 * (k * CYCLE) ** 2]))
+        held.answer(np.array([0.5 * acceleration * (k * CYCLE) ** 2]))
         assert not held.heard(np.float32(held.motion.position), 1)
     return held
 
@@ -50,6 +50,43 @@ def test_cycles_that_were_skipped_were_filled_in_after_the_answer_or_with_it():
         expected = held.motion.filled_in(2) if arrived else before.filled_in(3)
         assert held.heard(np.float32(expected.position), 3)
         assert held.motion.position == expected.position
+
+
+def missing(waited: float) -> tuple[Held, Motion, Motion]:
+    """An answer that the next state does not show; what is held if it is lost, and if it is late."""
+    held = moving(5.0)
+    lost = held.motion.filled_in(1)
+    held.answer(np.array([lost.position[0] - 1.7e-6]))  # jerk of -1700 rad/s^3
+    late = held.motion
+    assert held.heard(np.float32(lost.position), 1, waited)
+    return held, lost, late
+
+
+@pytest.mark.parametrize("waited", [1e-4, 9e-4])
+def test_a_state_that_comes_at_once_was_sent_before_the_answer_came_which_then_counts_late(waited):
+    held, lost, late = missing(waited)
+    assert held.motion.position == (late if waited < 5e-4 else lost).position
+    assert held.middle.position == pytest.approx((lost.position + late.position) / 2, abs=1e-15)
+
+
+def test_what_is_answered_keeps_the_limits_whether_the_last_answer_is_lost_or_late():
+    """By hand, J = -1700: going on at J is 4 J where it was lost and J where it was late; from the middle, 1.5 J each."""
+    held, lost, late = missing(1e-4)
+    onward = late.position + CYCLE * (late.velocity + CYCLE * (late.acceleration - CYCLE * 1700.0))
+    assert not held.leads_to(onward) and held.leads_to(onward, surely=False)
+    between = held.middle.filled_in(1).position
+    assert held.leads_to(between)
+    jerks = [(m.to(between).acceleration[0] - m.acceleration[0]) / CYCLE for m in (lost, late)]
+    assert jerks == pytest.approx([-2550.0, 2550.0], abs=1.0)
+
+
+def test_three_answers_make_one_of_what_may_be_held():
+    held, *_ = missing(1e-4)
+    told = []
+    for _ in range(4):
+        held.answer(held.middle.filled_in(1).position)
+        told.append(held.heard(np.float32(held.motion.position), 1))
+    assert told == [True, True, False, False]
 
 
 def test_a_path_that_is_near_enough_goes_on_and_one_that_is_not_is_left():
