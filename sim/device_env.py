@@ -27,7 +27,7 @@ from ..errors import SpecError, UsageError
 from .adr import AdaptiveRandomization
 from .parts import Parts
 from .randomization import Randomization
-from .recorded_part import Place, RecordedPart, cloned
+from .recorded_part import Place, cloned, recorded
 from .rows import replaced, scattered
 from .task import Key, State, Task
 from .warp_device import require_warp
@@ -73,10 +73,7 @@ class DeviceEnv:
         self._action = torch.zeros(num_envs, self.spec.action_dim, device=self.device)
         self._broken = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._place = Place(self._tree, self._put)
-        self._redraw, self._command, self._judge, self._begin = (
-            RecordedPart(part, self._place, self.device)
-            for part in (self._redraw_part, self._command_part, self._judge_part, self._begin_part)
-        )
+        self._record_anew()
 
     # ---- the VecEnv contract -----------------------------------------------------------------
 
@@ -337,8 +334,10 @@ class DeviceEnv:
     def _record_anew(self) -> None:
         """Other numbers will be drawn, from other places: no recording fits any more."""
         self._place.forget()
-        for part in (self._redraw, self._command, self._judge, self._begin):
-            part.forget()
+        self._redraw, self._command, self._judge, self._begin = (
+            recorded(part, self._place, self.device)
+            for part in (self._redraw_part, self._command_part, self._judge_part, self._begin_part)
+        )
 
     def _moved(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """Copies on this device."""

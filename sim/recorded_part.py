@@ -1,4 +1,4 @@
-"""RecordedPart: a part of a device's step as one CUDA graph, around state that stays where it is in memory.
+"""Recorded: a part of a device's step as one CUDA graph, around state that stays where it is in memory.
 
 A graph replays the same kernels on the same addresses, so what a part leaves behind has to lie where it will look the
 next time. Parts are written as any code is, with new tensors for new values; here, after each, the new values are
@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WARM_UPS = 3  # real runs before recording, so that libraries have set up their workspaces
+from ..cuda_graph import captured
+
 Tree = Mapping[str, Any]
 
 
@@ -49,43 +50,15 @@ class Place:
         self._tree = {}
 
 
-class RecordedPart:
-    """A function of nothing and for nothing, which leaves its results in the state."""
+def recorded(part: Callable[[], None], place: Place, device: torch.device) -> Callable[[], object]:
+    """A function of nothing and for nothing, which leaves its results in the state, as a CUDA graph (cuda_graph.py)."""
 
-    def __init__(self, part: Callable[[], None], place: Place, device: torch.device):
-        self._part, self._place, self._is_cuda = part, place, device.type == "cuda"
-        self._graph: Any = None
-        self._runs = 0
+    def run() -> dict[str, Tensor]:
+        part()
+        place.settle()
+        return {}
 
-    def __call__(self) -> None:
-        if not self._is_cuda:
-            self._run()
-        elif self._runs < WARM_UPS:
-            self._runs += 1
-            self._aside()
-        else:
-            if self._graph is None:
-                self._graph = torch.cuda.CUDAGraph()
-                # recording runs nothing; another thread, which evaluates, may use the device meanwhile
-                with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                    self._run()
-            self._graph.replay()
-
-    def forget(self) -> None:
-        """Record anew."""
-        self._graph, self._runs = None, 0
-
-    def _run(self) -> None:
-        self._part()
-        self._place.settle()
-
-    def _aside(self) -> None:
-        """On a stream of its own, as recording asks of the runs before it."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._run()
-        torch.cuda.current_stream().wait_stream(stream)
+    return captured(run, device)
 
 
 def cloned(tree: Tree) -> dict[str, Any]:
