@@ -33,8 +33,7 @@ from ..cuda_graph import captured
 from ..errors import RunError, UsageError
 from ..spec import Spec
 from .device_memory import require_room
-from .replay import FORMAT
-from .segments import check_coverage, manifest_contents, read_tensors, replay_tensors, write_tensors
+from .segments import FORMAT, read_tensors, replay_tensors, ring_contents, write_tensors
 
 SPARE = 8  # transitions for one frame more than they need themselves
 COLUMNS = ("action", "reward", "terminated", "truncated")
@@ -293,13 +292,7 @@ class DeviceReplay:
         Raises:
             RunError: a segment is missing or damaged, or it comes from a buffer of another shape.
         """
-        mine = {"format": FORMAT, "num_envs": self.num_envs, "rows": self._rows}
-        if differs := [f"{k} expected {v}, found {manifest.get(k)}" for k, v in mine.items() if manifest.get(k) != v]:
-            raise RunError(f"the replay saved in {folder} does not fit this run: {', '.join(differs)}; "
-                           f"resume with the settings that the run was started with")  # fmt: skip
-        steps, segments = manifest_contents(folder, manifest)
-        oldest = max(0, steps - self._rows)
-        check_coverage(folder, segments, oldest, steps)
+        steps, oldest, segments = ring_contents(folder, manifest, self.num_envs, self._rows)
         for counter in (self._count, self._head, self._low):
             counter.zero_()
         self._count.fill_(oldest)

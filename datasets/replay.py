@@ -44,10 +44,9 @@ from ..batch import Batch, Sample, Step
 from ..errors import RunError, UsageError
 from ..spec import Spec
 from .priorities import Priorities
-from .segments import check_coverage, manifest_contents, read_tensors, replay_tensors, write_tensors
+from .segments import FORMAT, read_tensors, replay_tensors, ring_contents, write_tensors
 from .side_queue import SideQueue
 
-FORMAT = 2
 GIVEN = ("n_step", "discount", "priority", "importance", "imitation")  # of a Sample
 PRIORITIES = {"leaves": ((-1,), torch.float64), "largest": ((2,), torch.float64)}  # in their file
 
@@ -373,13 +372,7 @@ class Replay:
         Raises:
             RunError: a segment is missing or damaged, or it comes from a buffer of another shape.
         """
-        mine = {"format": FORMAT, "num_envs": self.num_envs, "rows": self._rows}
-        if differs := [f"{k} expected {v}, found {manifest.get(k)}" for k, v in mine.items() if manifest.get(k) != v]:
-            raise RunError(f"the replay saved in {folder} does not fit this run: {', '.join(differs)}; "
-                           f"resume with the settings that the run was started with")  # fmt: skip
-        steps, segments = manifest_contents(folder, manifest)
-        oldest = max(0, steps - self._rows)
-        check_coverage(folder, segments, oldest, steps)
+        steps, oldest, segments = ring_contents(folder, manifest, self.num_envs, self._rows)
         self._side = SideQueue(self._groups, self.device)
         self._valid[:] = self._goes_on[:] = False
         for segment in segments:

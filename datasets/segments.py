@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import RunError
 from ..files import write_durably
 
+FORMAT = 2
 Kind = tuple[tuple[int, ...], torch.dtype]
 
 
@@ -27,7 +28,25 @@ def manifest_contents(folder: Path, manifest: Mapping[str, Any]) -> tuple[int, l
         raise RunError(f"the replay's manifest in {folder} is damaged ({error!r}); start the run anew") from None
 
 
-def check_coverage(folder: Path, segments: list[dict[str, Any]], oldest: int, steps: int) -> None:
+def ring_contents(
+    folder: Path, manifest: Mapping[str, Any], num_envs: int, rows: int
+) -> tuple[int, int, list[dict[str, Any]]]:
+    """(steps, oldest, segments) for a ring of so many rows: steps ever added, the first that is left, files.
+
+    Raises:
+        RunError: the manifest is damaged, or that of a buffer of another shape.
+    """
+    mine = {"format": FORMAT, "num_envs": num_envs, "rows": rows}
+    if differs := [f"{k} expected {v}, found {manifest.get(k)}" for k, v in mine.items() if manifest.get(k) != v]:
+        raise RunError(f"the replay saved in {folder} does not fit this run: {', '.join(differs)}; "
+                       f"resume with the settings that the run was started with")  # fmt: skip
+    steps, segments = manifest_contents(folder, manifest)
+    oldest = max(0, steps - rows)
+    _check_coverage(folder, segments, oldest, steps)
+    return steps, oldest, segments
+
+
+def _check_coverage(folder: Path, segments: list[dict[str, Any]], oldest: int, steps: int) -> None:
     """The files must continue each other, from the oldest row or before to the newest."""
     covered = min(oldest, segments[0]["first"]) if segments else oldest
     for segment in segments:
