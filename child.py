@@ -22,7 +22,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .errors import PoiseError
+
 CLOSE_WAIT = 2.0  # [s]
+MOST_DEATHS = 3  # without a step in between
 LOOK = 2000  # [ms] between two looks for who started this process
 GRACE = 1.0  # [s] to end in good order
 
@@ -34,6 +37,7 @@ class Child:
         """descriptors: files that the child has too, by the same numbers; environment: variables beside our own."""
         self._module, self._descriptors, self._environment = module, descriptors, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0  # of its processes, since one last made a step
 
     def start(self, order: Mapping[str, Any]) -> None:
         """Start the process, and tell it what to do."""
@@ -47,8 +51,12 @@ class Child:
                                              process_group=0, stdin=subprocess.DEVNULL, stdout=2,
                                              env=environment)  # fmt: skip
         self.connection = ours
+        self.tell(order)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Plain Python data, which it gets by `receive`."""
         with contextlib.suppress(ConnectionError):
-            send(ours, order)
+            send(self.connection, message)
 
     def send(self, data: bytes) -> None:
         with contextlib.suppress(ConnectionError):
@@ -94,6 +102,24 @@ class Child:
             code = self._process.wait()
         pid, self._process = self._process.pid, None
         return pid, f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def bury(self, who: str, worlds: str, instead: str) -> str:
+        """Count a death of its process: "`who` process 71 with `worlds` was killed by …".
+
+        Raises:
+            PoiseError: it has died MOST_DEATHS times since it last made a step; `instead` is what to do.
+        """
+        pid, how = self.end()
+        self.deaths += 1
+        words = f"{who} process {pid} with {worlds} {how}"
+        if self.deaths == MOST_DEATHS:
+            raise PoiseError(f"{words}, after {MOST_DEATHS} starts without a step; {instead}")
+        return words
+
+
+def worlds_named(worlds: Sequence[int]) -> str:
+    """Consecutive worlds, in words."""
+    return f"world {worlds[0]}" if len(worlds) == 1 else f"worlds {worlds[0]} to {worlds[-1]}"
 
 
 # ---- the child's side ----------------------------------------------------------------------------

@@ -15,7 +15,6 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..machine import free_memory
 from ..spec import Spec
 from .buffers import LARGE, Buffers
 from .log import Episode
@@ -166,19 +166,9 @@ def memory_needed(parts: Sequence[LogArrays], spec: Spec) -> int:
 def memory_allowed(memory: int | str | None, device: torch.device) -> int:
     """Bytes that a dataset may take: those told, as 500M or 2G too, or half of what is free where it is to lie."""
     if memory is None:
-        if device.type == "cuda":
-            return torch.cuda.mem_get_info(device)[0] // 2
-        return _available() // 2
+        free = free_memory(device)
+        return (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if free is None else free) // 2
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", str(memory).strip().upper())
     if match is None:
         raise UsageError(f"memory should be a number of bytes, such as 500M or 2G, not {memory!r}")
     return int(float(match[1]) * 1024 ** "_KMGT".index(match[2] or "_"))
-
-
-def _available() -> int:
-    """Bytes of memory that the system could give without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

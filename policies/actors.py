@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..child import Child, is_plain, receive_bytes
+from ..child import Child, is_plain, receive_bytes, worlds_named
 from ..errors import PoiseError, RunError, UsageError
 from ..keyed import Stream
+from ..machine import cores
 from ..shared_memory import shared_memory
 from ..sim.make import make
 from .actor import ERROR, ROOM, ROW, STATE
@@ -40,7 +41,6 @@ from .checkpoint import from_bytes, to_bytes
 from .recipes import Recipe
 from .run_settings import RunSettings
 
-MOST_DEATHS = 3  # without a row in between
 _log = logging.getLogger("poise.train")
 
 
@@ -87,7 +87,7 @@ class Actors:
         end: the last row that is wanted; weights: descriptor of a board with weights on it; count: processes, 0 for
         one less than there are cores; states: of actors that go on, as many as there were.
         """
-        count = len(states) or min(count or max(1, _cores() - 1), self.num_envs)
+        count = len(states) or min(count or max(1, cores() - 1), self.num_envs)
         size = self._order["slots"] * layout(self.spec, self.num_envs, count)[2]
         try:
             self._memory = shared_memory(size, "poise-actors")
@@ -204,14 +204,10 @@ class Actors:
         Raises:
             PoiseError: it has happened too often.
         """
-        pid, how = actor.end()
         self.lost += 1
-        actor.deaths += 1
-        who = f"the actor process {pid} with {actor.name} {how}"
-        if actor.deaths == MOST_DEATHS:
-            raise PoiseError(f"{who}, after {MOST_DEATHS} starts without a step; with collect=sync the worlds run, and "
-                             "break, in the learner's process")  # fmt: skip
-        _log.warning("%s; it is replaced, the open episodes of these worlds are lost", who)
+        died = actor.bury("the actor", actor.name,
+                          "with collect=sync the worlds run, and break, in the learner's process")  # fmt: skip
+        _log.warning("%s; it is replaced, the open episodes of these worlds are lost", died)
         self._begin(actor, actor.written + 1)
 
     def _error(self, actor: _Actor) -> PoiseError:
@@ -229,10 +225,9 @@ class _Actor(Child):
         # without a GPU in sight none of its memory can be taken
         super().__init__("poise.policies.actor", [order["memory"], order["weights"]], {"CUDA_VISIBLE_DEVICES": ""})
         self.order = order
-        self.name = f"world {share[0]}" if len(share) == 1 else f"worlds {share[0]} to {share[-1]}"
+        self.name = worlds_named(share.tolist())
         self.written = self.room = -1  # rows: the last that it wrote, and the last that it has room for
         self.stands = False  # whether its worlds are made
-        self.deaths = 0  # since it last made a step
         self.resumes = b""  # the state that its worlds begin with, until they stand
         self.asked, self.state = False, dict[str, Any]()  # whether it owes its state; the one that it gave last
 
@@ -242,7 +237,3 @@ def _on_cpu(chosen: Recipe) -> dict[str, Any]:
     settings = asdict(chosen.settings)
     plain = {name: value for name, value in (("compile", "off"), ("precision", "fp32")) if name in settings}
     return {**asdict(chosen.run), **settings, **plain, "device": "cpu"}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

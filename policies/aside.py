@@ -48,11 +48,12 @@ class Aside:
         path = self._path(asked.step)
         path.parent.mkdir(exist_ok=True)
         asked.policy.save(path)
+        order = {**order, "policy": str(path)}
         if self._child is None:
             self._child = Child("poise.policies.evaluation_process", environment={"CUDA_VISIBLE_DEVICES": ""})
-            self._child.start({**order, "policy": str(path)})
+            self._child.start(order)
         else:
-            self._child.send_bytes(repr({**order, "policy": str(path)}).encode())
+            self._child.tell(order)
         self._asked.append(asked)
 
     def answers(self, wait: bool = False) -> Iterator[tuple[Asked, Evaluation]]:

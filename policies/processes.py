@@ -29,6 +29,7 @@ import torch
 from .. import errors
 from ..child import Child
 from ..errors import PoiseError, RunError, UsageError
+from ..machine import cores
 from .interrupts import interrupts
 from .parallel import ALONE, ContactLost, Group, Processes, own_part
 
@@ -65,7 +66,7 @@ class Place:
         """Physics threads: those that are wanted, or this process's share of the cores."""
         if wanted or self.size == 1:
             return wanted
-        return max(1, len(os.sched_getaffinity(0)) // self.neighbours)
+        return max(1, cores() // self.neighbours)
 
 
 def place_of_torchrun(processes: int) -> Place | None:

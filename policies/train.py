@@ -155,12 +155,14 @@ def _worlds(algorithm: str, task: str, chosen: Recipe, place: Place, engine: Eng
 
 def _device(chosen: Recipe, place: Place, engine: Engine, env: Any) -> Chosen:
     """Where the networks live, told once."""
+    run = chosen.run
+    assert isinstance(run, RunSettings)
     work = Work.of(chosen.settings, env.num_envs, bool(env.spec.images), env.device.type == "cuda")
-    where = choose_device(chosen.run.device, work)
+    where = choose_device(run.device, work)
     place.require_gpu(where.device)
     if place.rank == 0:
         _say_where(where, engine, env)
-    if chosen.run.collect == "async":  # type: ignore[attr-defined]
+    if run.collect == "async":
         env.device = where.device  # where rows of actors go
     return where
 

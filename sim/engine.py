@@ -13,7 +13,6 @@ Legend: N worlds, n of them, S substeps of a control period.
 from __future__ import annotations
 
 import copy
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -22,6 +21,7 @@ import mujoco
 import numpy as np
 
 from ..errors import UsageError
+from ..machine import cores
 from .models import Models
 
 FULL_STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -38,8 +38,7 @@ class Engine(ABC):
         separate: give each world its own model, so that `write` can make them differ.
         threads: 0 takes every core this process may use.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = min(threads or cores, num_envs)
+        threads = min(threads or cores(), num_envs)
         if threads < 1:
             raise UsageError(f"an engine needs at least one world and one thread, got {num_envs} and {threads}")
         self.model, self.num_envs, self.num_substeps, self.threads = model, num_envs, num_substeps, threads

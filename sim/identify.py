@@ -17,7 +17,6 @@ Legend: P parameters, on a scale from 0 to 1 over their ranges; K candidates, R 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +26,7 @@ from scipy.optimize import least_squares
 
 from ..errors import UsageError
 from ..keyed import Stream
+from ..machine import cores
 from ..robots import RobotSpec
 from .motion_replay import Candidates, Motion
 from .physics_terms import names_of
@@ -98,8 +98,7 @@ def identify(robot: RobotSpec, motions: Sequence[Motion], terms: Randomization, 
     """
     if not motions or not terms.terms:
         raise UsageError("identification needs at least one motion and one term")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    candidates = Candidates(robot, terms, mjcf, physics_dt, threads or cores)
+    candidates = Candidates(robot, terms, mjcf, physics_dt, threads or cores())
     try:
         return _Fit(candidates, motions, terms).solve(seed)
     finally:

@@ -78,17 +78,6 @@ def _no_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be allocated, None where nobody knows."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
-
-
 def can_record(device: torch.device) -> bool:
     """Whether launches, and what they allocate, can be recorded here."""
     import warp as wp

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-from .warp_device import free_memory, on
+from ..machine import free_memory
+from .warp_device import on
 
 _EPISODES, _SECONDS, _MARGIN, _SEED = 32, 1.0, 1.5, 0
 _INNER = 5  # steps under one command

@@ -25,14 +25,13 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from ..child import Child, is_plain
+from ..child import Child, is_plain, worlds_named
 from ..errors import PoiseError, UsageError
 from ..shared_memory import shared_memory
 from .worker import ERROR, RESET, SAID, STEP, UNSEEDED
 from .world_arrays import WorldArrays, nbytes
 from .worlds import EnvCall, describe, outcome, seeds_of
 
-MOST_DEATHS = 3  # without a step in between
 _log = logging.getLogger("poise.sim")
 
 
@@ -158,16 +157,10 @@ class WorkerWorlds(VectorEnv):
         Raises:
             PoiseError: it has happened too often.
         """
-        pid, how = worker.end()
         self.lost_workers += 1
-        worker.deaths += 1
-        first, last = worker.worlds[0], worker.worlds[-1]
-        worlds = f"world {first}" if first == last else f"worlds {first} to {last}"
-        who = f"{self._name}: the worker process {pid} with {worlds} {how}"
-        if worker.deaths == MOST_DEATHS:
-            raise PoiseError(f"{who}, after {MOST_DEATHS} starts without a step; without workers=… the environment "
-                             "runs, and breaks, in this process")  # fmt: skip
-        _log.warning("%s; it is replaced, the open episodes of these worlds are truncated", who)
+        died = worker.bury(f"{self._name}: the worker", worlds_named(worker.worlds.tolist()),
+                           "without workers=… the environment runs, and breaks, in this process")  # fmt: skip
+        _log.warning("%s; it is replaced, the open episodes of these worlds are truncated", died)
 
     def _error(self, worker: _Worker) -> PoiseError:
         """What an environment raised."""
@@ -185,5 +178,4 @@ class _Worker(Child):
     def __init__(self, order: Mapping[str, Any], memory: int, worlds: range):
         super().__init__("poise.sim.worker", [memory])
         self.worlds = np.array(worlds)
-        self.deaths = 0  # since it last made a step
         self.order = {**order, "memory": memory, "worlds": (worlds.start, worlds.stop)}
