@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import array_api_compat.numpy  # noqa: F401  array_namespace imports it when first called: 60 ms, amid a motion
 import numpy as np
 
 from ..action import shape_command
@@ -40,8 +41,9 @@ class ControlLoop:
 
     def __init__(self, driver: Driver):
         self.driver, self.robot = driver, driver.robot
-        self.supervisor = Supervisor(driver.robot, collision=SelfCollision.of(driver.robot))
-        self.trail = Trail(driver.robot)
+        links = SelfCollision.of(driver.robot)
+        self.supervisor = Supervisor(driver.robot, collision=links)
+        self.trail = Trail(driver.robot, links)
         self.counts = dict.fromkeys(Code, 0)  # verdicts on commands; what braking sends is not judged
         self.waypoints = Waypoints()  # what `follow` goes by
         self.log: ServoLog | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from poise.errors import LimitViolatedError, NotConnectedError, RobotError, Spec
 from poise.policies.runner import Runner
 from poise.real_robot.robot import Robot
 from poise.real_robot.route import Trail, is_clear, outside
+from poise.real_robot.self_collision import SelfCollision
 from poise.real_robot.supervisor import Code, Verdict
 from poise.real_robot.twin import Twin, TwinOptions
 from poise.robots import FR3, ROBOTS
@@ -79,7 +81,7 @@ def test_one_action_gives_the_same_joint_commands_in_simulation_and_on_the_arm()
     description.option.timestep = task.physics_dt
     model = description.compile()
     assert isinstance(model, mujoco.MjModel)
-    commands = Commands(task.spec, model, 1, 10, 0)
+    commands = Commands(replace(task.spec, robot=""), model, 1, 10, 0)  # no lead, which the arm itself adds
     commands.reset(np.array([0]), HOME[None])
     for step, action in enumerate(actions):
         seen = measured[10 * step].joint_pos[None]
@@ -321,6 +323,25 @@ def test_a_move_whose_straight_line_leaves_the_box_goes_back_as_it_came():
     assert np.array_equal(way[-1], right) and len(way) > 1
     for a, b in zip([left, *way], way, strict=False):
         assert is_clear(FR3, a, b)
+
+
+def test_a_move_whose_straight_line_leads_past_the_shoulder_goes_back_as_it_came():
+    links, folded = SelfCollision(FR3), np.array([0.626, -1.131, -0.264, -2.84, -0.6, 0.988, -0.168])
+    assert links.distance(folded)[0] == pytest.approx(0.01, abs=1e-3), "a finger stands at the shoulder"
+    assert is_clear(FR3, folded, HOME) and not is_clear(FR3, folded, HOME, links)
+    trail, out = Trail(FR3, links), folded + 0.6 * np.eye(7)[3]
+    trail.begin(HOME)
+    for start, end in ((HOME, out), (out, folded)):
+        assert is_clear(FR3, end, start, links)
+        for share in np.linspace(0, 1, 60):
+            trail.passed(start + share * (end - start))
+    way = trail.route(folded, HOME)
+    assert np.array_equal(way[-1], HOME) and len(way) > 1
+    for a, b in zip([folded, *way], way, strict=False):
+        assert is_clear(FR3, a, b, links)
+    trail.begin(folded)
+    with pytest.raises(LimitViolatedError, match="links apart"):
+        trail.route(folded, HOME)
 
 
 def test_runner_and_file_give_the_same_episode(policy_path):
