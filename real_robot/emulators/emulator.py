@@ -57,6 +57,9 @@ class Emulator:
     def inject(self, fault: str) -> None:
         """Begin a fault of the device itself; faults of the line are asked for by `has`."""
 
+    def cleared(self) -> None:
+        """Called once all faults are taken away."""
+
     def follow(self, joint_pos_target: np.ndarray) -> None:
         """A command has arrived, decoded to (n,) [rad]: judge it, follow it, and on a virtual clock let time pass."""
         with self.lock:
@@ -144,6 +147,7 @@ class Emulator:
                     return {}
                 case "clear":
                     self._until.clear()
+                    self.cleared()
                     return {}
                 case "shutdown":
                     self.ended.set()

@@ -25,7 +25,7 @@ from .coasting import CoastingEmulator
 
 CONTROLLER, GRIPPER = "forward_position_controller", "gripper_controller"
 SLOW = 0.6  # [s] between joint states where they come rarely
-ASLEEP = 0.5  # [s] that the controller is deactivated for, where commands stop while the arm moves
+ASLEEP = 1.0  # [s] that the controller stays away where commands stop while the arm moves: until none is under way
 
 
 class Ros2Emulator(CoastingEmulator):
@@ -93,8 +93,12 @@ class Ros2Emulator(CoastingEmulator):
         return awake and not (self.has("controller_gone") or self.has("deaf"))
 
     def given_up(self) -> None:
-        """As a watchdog over the controllers does."""
+        """Deactivate the controller, as a watchdog over the controllers does."""
         self._asleep = time.monotonic() + ASLEEP
+
+    def cleared(self) -> None:
+        """Activate it, as a person does who has found the cause."""
+        self._asleep = -np.inf
 
     def tick(self) -> None:
         super().tick()

@@ -17,6 +17,7 @@ from poise.real_robot.robot import Robot
 
 STANDS, STILL = 0.05, 3  # [rad/s] that counts as standing, and servo periods in a row of it
 SWING, PERIOD = 0.05, 1.0  # [rad] amplitude and [s] of the motion of the first joint
+NOBODY = 0.2  # [s] nobody is quicker to find a cause; a device's own watchdog (0.1 s) has seen it by then
 LOOK = 0.002  # [s] between looks at an arm whose line is lost
 
 
@@ -102,6 +103,8 @@ class Scene:
 
     def clear(self) -> None:
         """Take the cause away, release the stop, and move again."""
+        if self.robot.fault and not self.virtual:
+            time.sleep(NOBODY)
         self.say("clear")
         if self.running:
             self.running.side_line.ask("clear")

@@ -7,7 +7,7 @@ Joint states and followed poses come from the arm, commands go to it. What is sa
     delay S                  both ways
     half_open | deaf | mute  nothing passes; none to the arm; none from it
     reset                    publishers, subscriptions and parameters go, until something else is said
-    clear
+    clear                    answered once nothing is under way any more
 
 ROS's own messages to a controller are neither lost nor doubled (RELIABLE), so commands pass unchanged or not at all.
 """
@@ -40,6 +40,7 @@ class TopicRelay:
         self._namespace, self._words = namespace, words
         self._node: RosNode | None = None
         self._later: list[tuple[float, Callable[[Any], None], Any]] = []
+        self._to_answer = False
         self._arm = node = RosNode("relay_of_faults", arm)
         for topic in TOPICS:
             node.subscribe(node.JointState, f"{arm}/{topic}", lambda m, topic=topic: self._from_arm(topic, m), 10)
@@ -63,6 +64,9 @@ class TopicRelay:
             while self._later and self._later[0][0] <= now:
                 _, publish, message = self._later.pop(0)
                 publish(message)
+            if self._to_answer and not self._later:
+                self._to_answer = False
+                answer()
             if select.select([self._words.input], [], [], 0.0)[0]:
                 if not self._words.read():
                     return
@@ -74,7 +78,10 @@ class TopicRelay:
             self._node = None
         elif self._words.word != "reset" and self._node is None:
             self.open()
-        answer()
+        if self._words.word == "clear":
+            self._to_answer = True
+        else:
+            answer()
 
     def _from_arm(self, topic: str, message: Any) -> None:
         words = self._words
