@@ -66,6 +66,7 @@ class RobotSpec:
     gripper: Gripper | None = None
     # of each joint: the ends of its range [rad], c [rad/s] and d [rad/s^2] of real_robot/slowing.py; () no such limits
     slowing: tuple[tuple[float, float, float, float], ...] = ()
+    feeds_forward: bool = False  # whether its controller damps against the command's velocity (sim/lead.py)
 
     @property
     def num_joints(self) -> int:
@@ -100,6 +101,7 @@ FR3 = RobotSpec(
     slowing=((-2.7501, 2.7501, 0.30, 6.0), (-1.7918, 1.7918, 0.20, 2.585), (-2.9065, 2.9065, 0.20, 3.5),
              (-3.0481, -0.1458, 0.30, 4.0), (-2.8101, 2.8101, 0.35, 17.0), (0.54092, 4.5205, 0.35, 5.5),
              (-3.0196, 3.0196, 0.35, 17.0)),
+    feeds_forward=True,
 )  # fmt: skip
 
 _TURN, _BACK = (_H, _H, 0.0, 0.0), (_H, -_H, 0.0, 0.0)  # by 90 and by -90 degrees about x

@@ -1,8 +1,8 @@
 """Commands: from one action a control period to one actuator command a physics step, late by the latency.
 
-joint_pos terms go through the same `joint_pos_target` and `shape_command` as on the arm, `control` terms are
-held. The delay line works at the resolution of physics: a world with a latency of d steps sees, at substep t,
-the command of substep t - d.
+joint_pos terms go through the same `joint_pos_target` and `shape_command` as on the arm, and where the arm feeds its
+command's velocity forward, so do its servos here (lead.py); `control` terms are held. The delay line works at the
+resolution of physics: a world with a latency of d steps sees, at substep t, the command of substep t - d.
 
 Legend: N worlds, n of them, S substeps of a control period, D longest delay in substeps, U actuators.
 """
@@ -20,6 +20,7 @@ from ..action import action_slices, control_value, joint_pos_target, shape_comma
 from ..errors import SpecError, unknown_name
 from ..spec import ActionTerm, Spec
 from .dynamics import joint_ids
+from .lead import lead
 from .rows import columns, copied, on_device, replaced, restored, space, written, zeros
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class _Servo:
     columns: slice
     address: Any  # qpos columns
     actuators: Any
-    max_velocity: Any  # (joints,)
+    lead: Any  # (joints,) [s] lead.py
+    max_velocity: Any
     max_acceleration: Any
     position: Any  # (N, joints) the command on its way to the target
     velocity: Any  # (N, joints)
@@ -71,8 +73,9 @@ class Commands:
                 continue
             address = columns(model.jnt_qposadr[joint_ids(model, term.joints)], device)
             limits = (on_device(np.array(x), device) for x in (term.max_velocity, term.max_acceleration))
+            ahead = on_device(lead(spec.robot, model, places), device)
             still = (zeros((num_envs, len(term.joints)), device) for _ in range(2))
-            self._servos.append(_Servo(term, slices[term.name], address, actuators, *limits, *still))
+            self._servos.append(_Servo(term, slices[term.name], address, actuators, ahead, *limits, *still))
         _check_all_driven(spec, model)
         self.target: dict[str, Any] = {s.term.name: 1.0 * s.position for s in self._servos}
         self._fresh = zeros((num_envs, num_substeps, model.nu), device)
@@ -124,13 +127,13 @@ class Commands:
             from .warp_commands import shaped
 
             servo.position, servo.velocity = shaped(position, velocity, target, servo.max_velocity,
-                                                    servo.max_acceleration, self._dt, self._fresh,
+                                                    servo.max_acceleration, servo.lead, self._dt, self._fresh,
                                                     servo.actuators)  # fmt: skip
             return
         for substep in range(self._substeps):
             position, velocity = shape_command(position, velocity, target, servo.max_velocity,
                                                servo.max_acceleration, self._dt)  # fmt: skip
-            self._fresh[:, substep, servo.actuators] = position
+            self._fresh[:, substep, servo.actuators] = position + servo.lead * velocity
         servo.position, servo.velocity = position, velocity
 
     def state_dict(self) -> dict[str, Any]:

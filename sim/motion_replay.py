@@ -5,7 +5,8 @@ mean of what acts during it,
 
     ctrl(t) = (U(t + h - latency) - U(t - latency)) / h,     U the integral of the commands over time,
 
-so that its motion changes smoothly with the latency, which an optimizer needs, and not in whole steps.
+so that its motion changes smoothly with the latency, which an optimizer needs, and not in whole steps. Where the arm
+feeds its command's velocity forward (lead.py), each command leads by the velocity that it came with.
 
 Legend: K candidates, R rows of a recording, T physics steps, n joints.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -26,6 +27,7 @@ from .arm_file import hold_gripper, read_arm
 from .cpu import compile_physics
 from .dynamics import Dynamics
 from .engine import FULL_STATE
+from .lead import lead
 from .models import Models
 from .physics_terms import prepare
 from .randomization import Randomization
@@ -81,8 +83,10 @@ class Candidates:
         steps = settle + int(np.ceil(motion.time[-1] / dt - 1e-9)) + 1
         late = sum((params[t.name][:, 0] for t in self.dynamics.latency), np.zeros(count))
         ctrl = np.repeat(self._rest.ctrl[None, None], count, axis=0).repeat(steps, axis=1)  # (K, T, nu)
+        ahead = lead(self.robot.name, self.model, self._ctrl) * _velocity(motion)
+        leading = replace(motion, command=motion.command + ahead)
         for k in range(count):
-            ctrl[k][:, self._ctrl] = _driven(motion, late[k], dt, steps, settle)
+            ctrl[k][:, self._ctrl] = _driven(leading, late[k], dt, steps, settle)
         state = np.empty(mujoco.mj_stateSize(self.model, FULL_STATE))
         self._rest.qpos[self._qpos] = motion.command[0]
         mujoco.mj_getState(self.model, self._rest, state, FULL_STATE)
@@ -102,6 +106,12 @@ class Candidates:
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _velocity(motion: Motion) -> np.ndarray:
+    """The velocity (C, n) [rad/s] that each command came with: its change over the time since the one before."""
+    between = np.diff(motion.sent_at)[:, None]
+    return np.vstack([np.zeros(motion.command.shape[1]), np.diff(motion.command, axis=0) / between])
 
 
 def _driven(motion: Motion, latency: float, dt: float, steps: int, settle: int) -> np.ndarray:

@@ -23,13 +23,14 @@ def shape(
     target: wp.array2d(dtype=float),  # (N, J)
     max_velocity: wp.array(dtype=float),  # (J,)
     max_acceleration: wp.array(dtype=float),
+    lead: wp.array(dtype=float),  # (J,) [s]
     actuators: wp.array(dtype=wp.int64),  # (J,) columns of commands
     dt: float,
     position: wp.array2d(dtype=float),  # (N, J) replaced by those at the period's end
     velocity: wp.array2d(dtype=float),
     commands: wp.array3d(dtype=float),  # (N, S, U)
 ):
-    """`action.shape_command`, which has the derivation."""
+    """`action.shape_command`, which has the derivation, and the servos' lead (lead.py)."""
     world, joint = wp.tid()
     p = position[world, joint]
     v = velocity[world, joint]
@@ -44,15 +45,15 @@ def shape(
             wanted = -speed
         v = wp.min(wp.max(wanted, v - step), v + step)
         p += v * dt
-        commands[world, substep, int(actuators[joint])] = p
+        commands[world, substep, int(actuators[joint])] = p + lead[joint] * v
     position[world, joint] = p
     velocity[world, joint] = v
 
 
 def shaped(position: Tensor, velocity: Tensor, target: Tensor, max_velocity: Tensor, max_acceleration: Tensor,
-           dt: float, commands: Tensor, actuators: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+           lead: Tensor, dt: float, commands: Tensor, actuators: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Position and velocity (N, J) at the end of the period; its commands are written into (N, S, U)."""
     position, velocity = position.clone(), velocity.clone()
-    launch(shape, tuple(position.shape), [target, max_velocity, max_acceleration, actuators, dt],
+    launch(shape, tuple(position.shape), [target, max_velocity, max_acceleration, lead, actuators, dt],
            [position, velocity, commands])  # fmt: skip
     return position, velocity

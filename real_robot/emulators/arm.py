@@ -19,8 +19,10 @@ import numpy as np
 from ...errors import UsageError, unknown_name
 from ...keyed import Stream
 from ...robots import ROBOTS, RobotSpec
+from ...sim.lead import lead
 from ...sim.make import load_task
 from ...sim.task import Task
+from .command_velocity import CommandVelocity
 
 ASSETS = Path(__file__).resolve().parents[2] / "sim" / "assets"
 PHYSICS_DT = 0.001  # [s] training worlds step 0.005 with implicitfast
@@ -122,7 +124,10 @@ class EmulatedArm:
         self._qpos, self._qvel = (slice(int(a), int(a) + n) for a in (first.qposadr[0], first.dofadr[0]))
         actuator = self.model.actuator(robot.joints[0]).id
         self._ctrl = slice(actuator, actuator + n)
+        self._lead = lead(robot.name, self.model, np.arange(actuator, actuator + n))
         self._data.qpos[self._qpos], self._data.ctrl[self._ctrl] = robot.home, robot.home
+        self._command = np.array(robot.home)
+        self._velocity = CommandVelocity(self._command, robot.servo_dt)
         mujoco.mj_step(self.model, self._data, nstep=SETTLE)
         self._settled = float(self._data.time)
         self._rng = np.random.default_rng(Stream(int(self.options.seed), "twin/noise").integer(0, 0)[0])
@@ -134,7 +139,7 @@ class EmulatedArm:
 
     def command(self, joint_pos_target: np.ndarray) -> None:
         """The pose (n,) [rad] that the joints' controllers follow from now on."""
-        self._data.ctrl[self._ctrl] = joint_pos_target
+        self._command = np.array(joint_pos_target)
 
     def command_gripper(self, target: float) -> None:
         """The gripper's command [its unit], held to its range."""
@@ -165,7 +170,8 @@ class EmulatedArm:
     def place(self, joint_pos: np.ndarray, gripper: float | None = None) -> None:
         """Put the arm (n,) [rad], and its gripper, somewhere at once: what a hand does to an arm without torque."""
         self._data.qpos[self._qpos], self._data.qvel[:] = joint_pos, 0.0
-        self.command(joint_pos)
+        self._command = np.array(joint_pos)
+        self._velocity = CommandVelocity(self._command, self.robot.servo_dt)
         if gripper is not None and self.robot.gripper is not None:
             for joint in self.robot.gripper.joints:
                 self._data.joint(joint).qpos[0] = gripper
@@ -173,7 +179,13 @@ class EmulatedArm:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in whole milliseconds."""
-        self._mujoco.mj_step(self.model, self._data, nstep=round(seconds / PHYSICS_DT))
+        steps, lead = round(seconds / PHYSICS_DT), self._lead
+        most = round(self._velocity.held / PHYSICS_DT) if lead.any() else steps
+        while steps > 0:
+            ahead = lead * self._velocity.at(self._data.time, self._command) if lead.any() else 0.0
+            self._data.ctrl[self._ctrl] = self._command + ahead
+            self._mujoco.mj_step(self.model, self._data, nstep=min(steps, most))
+            steps -= most
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
         """Joint positions [rad] and velocities [rad/s] (n,) as the arm's encoders tell them."""

@@ -77,7 +77,8 @@ def test_every_joint_has_its_limits_and_a_servo_of_its_name(robot):
         joint, servo = model.joint(name), model.actuator(name)
         limits = [robot.position_low[i], robot.position_high[i]]
         np.testing.assert_allclose(joint.range, limits, atol=1e-9)
-        np.testing.assert_allclose(servo.ctrlrange, limits, atol=1e-9)
+        wider = 0.05 * (limits[1] - limits[0]) if robot.feeds_forward else 0.0
+        np.testing.assert_allclose(servo.ctrlrange, [limits[0] - wider, limits[1] + wider], atol=1e-9)
         np.testing.assert_allclose(model.jnt_actfrcrange[joint.id], [-robot.effort[i], robot.effort[i]])
         assert servo.trnid[0] == joint.id
     assert model.nu == robot.num_joints + 1 and columns(model, robot) == list(range(robot.num_joints))

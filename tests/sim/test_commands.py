@@ -1,12 +1,16 @@
 """From actions to commands: the arm's own shaping, at every physics step, late by exactly the latency."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
 
 from poise.action import control_value, joint_pos_target, shape_command
 from poise.errors import SpecError, UsageError
+from poise.robots import FR3
 from poise.sim.commands import Commands
+from poise.sim.tasks.reach import Reach
 from poise.spec import ActionTerm, ObsTerm, Spec
 
 from .two_link import XML, TwoLink
@@ -43,6 +47,22 @@ def test_a_latency_of_k_physics_steps_shifts_commands_by_k_exactly():
         assert np.array_equal(late[world, k:], prompt[world, : 48 - k])
         # before the first command arrives the servo holds where it was and the motor its middle
         assert np.array_equal(late[world, :k], np.tile([MEASURED[0, world, 0], -1.0], (k, 1)))
+
+
+def test_commands_of_an_arm_that_feeds_forward_lead_by_their_own_velocity():
+    task = Reach("fr3")
+    description = task.model()
+    description.option.timestep = task.physics_dt
+    model, rng = description.compile(), np.random.default_rng(2)
+    qpos, actions = np.tile(FR3.home, (2, 1)), rng.uniform(-1, 1, (5, 2, 7))
+    plain, leading = [], []
+    for spec, played in ((replace(task.spec, robot=""), plain), (task.spec, leading)):
+        commands = Commands(spec, model, 2, 10, 0)
+        commands.reset(np.arange(2), qpos)
+        played += [commands.step(a, qpos, np.zeros(2, int)).copy() for a in actions]
+    path, lead = np.concatenate([qpos[:, None], *plain], axis=1), np.concatenate(leading, axis=1)
+    np.testing.assert_allclose(lead, path[:, 1:] + 0.1 * np.diff(path, axis=1) / task.physics_dt, atol=1e-12)
+    assert np.abs(lead - path[:, 1:]).max() > 0.1
 
 
 def test_some_worlds_can_start_anew_without_touching_the_others():

@@ -77,7 +77,8 @@ def test_joint_and_actuator_limits_are_the_published_ones(fr3, name):
     joint, published = fr3.joint(name), REFERENCE["limits"][name]
     np.testing.assert_allclose(joint.range, published["position"])
     np.testing.assert_allclose(fr3.jnt_actfrcrange[joint.id], [-published["effort"], published["effort"]])
-    np.testing.assert_allclose(fr3.actuator(name).ctrlrange, published["position"])
+    (low, high), ends = fr3.actuator(name).ctrlrange, published["position"]  # wider: commands lead (sim/lead.py)
+    assert ends[0] - 0.31 < low < ends[0] and ends[1] < high < ends[1] + 0.31
 
 
 def test_the_gripper_opens_to_eight_centimetres(fr3):

@@ -20,15 +20,16 @@ LATENCY = Term("latency", "action_latency", range=(0.0, 0.08), operation="set")
 
 
 def moved(terms: Randomization, params: dict[str, float], noise: float = 0.0, physics_dt: float = 0.002) -> Motion:
-    """A motion of the FR3 with these parameters, measured every 10 ms."""
-    time = np.arange(0.0, 2.0, 0.01)
-    wave = 0.3 * np.sin(2.0 * np.pi * time) * np.minimum(1.0, 2.0 * time)
+    """A motion of the FR3 with these parameters, commanded every 5 ms and measured every 10."""
+    time, sent_at = np.arange(0.0, 2.0, 0.01), np.arange(0.0, 2.0, FR3.servo_dt)
+    wave = 0.3 * np.sin(2.0 * np.pi * sent_at) * np.minimum(1.0, 2.0 * sent_at)
     command = np.array(FR3.home) + wave[:, None] * np.array([1.0, -0.5, 1.0, 0.5, 1.0, -1.0, 1.0])
     candidates = Candidates(FR3, terms, physics_dt=physics_dt)
     drawn = {t.name: np.full((1, candidates.dynamics.sizes[t.name]), params[t.name]) for t in terms.terms}
-    joint_pos = candidates.replay(Motion(time, command, time, command), drawn)[0]
+    still = np.zeros((len(time), FR3.num_joints))
+    joint_pos = candidates.replay(Motion(time, still, sent_at, command), drawn)[0]
     noisy = joint_pos + noise * np.random.default_rng(0).standard_normal(joint_pos.shape)
-    return Motion(time, noisy, time, command)
+    return Motion(time, noisy, sent_at, command)
 
 
 def test_a_physics_step_is_driven_by_the_mean_of_the_commands_that_act_during_it():
