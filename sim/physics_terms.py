@@ -23,6 +23,7 @@ from .rows import Fixed
 from .whats import WHATS
 
 PAYLOAD_RADIUS = 0.03  # [m] a payload is a solid ball of this size
+_NO_MASS = 1e-9  # [kg]
 Values = dict[str, Any]
 
 _JOINT_FIELDS = {"joint_friction": "dof_frictionloss", "joint_damping": "dof_damping", "joint_armature": "dof_armature"}
@@ -84,8 +85,10 @@ def bind(model: mujoco.MjModel, term: Term) -> Change:
 
 
 def _mass(model: mujoco.MjModel, term: Term) -> Change:
+    """What carries the body's weight (gravcomp), as an arm's controller does, goes on carrying what it knew of."""
     rows = Fixed(massive_bodies(model, term))
     _check_defaults(term, model.body_mass[rows.array])
+    carried = ("body_gravcomp",) if model.body_gravcomp[rows.array].any() else ()
 
     def apply(values: Values, drawn: Any) -> None:
         at = rows.beside(drawn)
@@ -93,8 +96,10 @@ def _mass(model: mujoco.MjModel, term: Term) -> Change:
         new = operate(term, old, drawn)
         values["body_mass"][:, at] = new
         values["body_inertia"][:, at] *= (new / old)[:, :, None]  # the same shape, made of another material
+        for field in carried:
+            values[field][:, at] *= old / new.clip(min=_NO_MASS)
 
-    return Change(len(rows), ("body_mass", "body_inertia"), apply)
+    return Change(len(rows), ("body_mass", "body_inertia", *carried), apply)
 
 
 def _centre_of_mass(model: mujoco.MjModel, term: Term) -> Change:

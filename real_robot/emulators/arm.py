@@ -246,7 +246,10 @@ def _build(mujoco: Any, robot: RobotSpec, o: ArmOptions, task: Task | None) -> A
     links = model.body_rootid == root  # not what lies on the table
     model.body_mass[links] *= o.mass
     model.body_inertia[links] *= o.mass
-    model.body_mass[model.body("hand").id] += o.payload
+    model.body_gravcomp[links] /= o.mass  # a controller carries the weight that it knows of
+    hand = model.body("hand").id
+    model.body_gravcomp[hand] *= model.body_mass[hand] / (model.body_mass[hand] + o.payload)
+    model.body_mass[hand] += o.payload
     own = links[model.dof_bodyid]
     model.dof_damping[own] *= o.damping
     model.dof_frictionloss[: robot.num_joints] += o.friction_loss

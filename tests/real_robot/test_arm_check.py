@@ -25,7 +25,7 @@ def test_looking_tells_rate_noise_room_and_moves_nothing():
     assert seen.robot == "fr3" and seen.scheduling == "simulated time" and seen.fault == ""
     assert seen.rate == pytest.approx(200.0, rel=1e-6) and seen.wanted == 200.0 and seen.late == 0.0
     assert 0.001 < seen.noise < 0.003 and seen.away < 0.02 and seen.room > 0.5 and seen.warnings == ()
-    heavy = check_arm("twin:fr3?gain=0.1&payload=3", seconds=0.5, in_process=True)
+    heavy = check_arm("twin:fr3?gain=0.1&mass=1.5&payload=3", seconds=0.5, in_process=True)
     assert any("payload or gains" in line for line in heavy.warnings)
 
 

@@ -9,6 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 
+from poise.sim.dynamics import Dynamics
+from poise.sim.randomization import Randomization, Term
 from poise.sim.tasks.reach import Reach
 
 ASSETS = Path(str(files("poise") / "sim" / "assets"))
@@ -79,6 +81,17 @@ def test_joint_and_actuator_limits_are_the_published_ones(fr3, name):
     np.testing.assert_allclose(fr3.jnt_actfrcrange[joint.id], [-published["effort"], published["effort"]])
     (low, high), ends = fr3.actuator(name).ctrlrange, published["position"]  # wider: commands lead (sim/lead.py)
     assert ends[0] - 0.31 < low < ends[0] and ends[1] < high < ends[1] + 0.31
+
+
+def test_its_controller_carries_the_weight_of_the_model_s_masses_and_of_no_others(fr3):
+    data = at_home(fr3)
+    mujoco.mj_passive(fr3, data)
+    np.testing.assert_allclose(data.qfrc_gravcomp, data.qfrc_bias, atol=1e-9)  # at rest: gravity alone
+    dynamics = Dynamics(fr3, Randomization((Term("mass", "link_mass", "fr3_link*", range=(0.5, 2.0)),)))
+    drawn = np.random.default_rng(0).uniform(0.5, 2.0, (3, dynamics.sizes["mass"]))
+    fields = dynamics.fields({"mass": drawn})
+    assert not np.allclose(fields["body_mass"], fr3.body_mass)
+    np.testing.assert_allclose(fields["body_gravcomp"] * fields["body_mass"], np.tile(fr3.body_mass, (3, 1)))
 
 
 def test_the_gripper_opens_to_eight_centimetres(fr3):
