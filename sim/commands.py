@@ -18,6 +18,7 @@ import numpy as np
 
 from ..action import action_slices, control_value, joint_pos_target, shape_command
 from ..errors import SpecError, unknown_name
+from ..robots import RobotSpec
 from ..spec import ActionTerm, Spec
 from .dynamics import joint_ids
 from .lead import lead
@@ -56,7 +57,7 @@ class Commands:
     """The command path of N worlds."""
 
     def __init__(self, spec: Spec, model: mujoco.MjModel, num_envs: int, num_substeps: int, longest_delay: int,
-                 device: torch.device | None = None):  # fmt: skip
+                 device: torch.device | None = None, robot: RobotSpec | None = None):  # fmt: skip
         self._dt = float(model.opt.timestep)
         self._substeps, self._delay, self._device = num_substeps, longest_delay, device
         self._servos: list[_Servo] = []
@@ -73,7 +74,7 @@ class Commands:
                 continue
             address = columns(model.jnt_qposadr[joint_ids(model, term.joints)], device)
             limits = (on_device(np.array(x), device) for x in (term.max_velocity, term.max_acceleration))
-            ahead = on_device(lead(spec.robot, model, places), device)
+            ahead = on_device(lead(robot, model, places), device)
             still = (zeros((num_envs, len(term.joints)), device) for _ in range(2))
             self._servos.append(_Servo(term, slices[term.name], address, actuators, ahead, *limits, *still))
         _check_all_driven(spec, model)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..robots import ROBOTS
+from ..robots import RobotSpec
 
 if TYPE_CHECKING:
     import mujoco
 
 
-def lead(robot: str, model: mujoco.MjModel, servos: np.ndarray) -> np.ndarray:
-    """Seconds (n,) for these actuators of a robot; zeros where it feeds nothing forward, or is none of Poise's arms."""
-    if robot not in ROBOTS or not ROBOTS[robot].feeds_forward:
+def lead(robot: RobotSpec | None, model: mujoco.MjModel, servos: np.ndarray) -> np.ndarray:
+    """Seconds (n,) for these actuators of an arm; zeros where it feeds nothing forward, or there is none."""
+    if robot is None or not robot.feeds_forward:
         return np.zeros(len(servos))
     return model.actuator_biasprm[servos, 2] / model.actuator_biasprm[servos, 1]  # kd / kp, both negative there

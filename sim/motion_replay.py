@@ -83,7 +83,7 @@ class Candidates:
         steps = settle + int(np.ceil(motion.time[-1] / dt - 1e-9)) + 1
         late = sum((params[t.name][:, 0] for t in self.dynamics.latency), np.zeros(count))
         ctrl = np.repeat(self._rest.ctrl[None, None], count, axis=0).repeat(steps, axis=1)  # (K, T, nu)
-        ahead = lead(self.robot.name, self.model, self._ctrl) * _velocity(motion)
+        ahead = lead(self.robot, self.model, self._ctrl) * _velocity(motion)
         leading = replace(motion, command=motion.command + ahead)
         for k in range(count):
             ctrl[k][:, self._ctrl] = _driven(leading, late[k], dt, steps, settle)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import SpecError
+from ..robots import RobotSpec
 from .actuation import ActionFaults, Backlash
 from .commands import Commands
 from .cpu import compile_physics
@@ -40,7 +41,9 @@ class Parts:
         self.dynamics = Dynamics(model, varied, spec, device)
         self.substeps = _whole(spec.control_dt, task.physics_dt)
         longest = self.dynamics.longest_delay(task.physics_dt)
-        self.commands = Commands(spec, model, num_envs, self.substeps, longest, device)
+        robot = getattr(task, "robot", None)  # a task of somebody's own may call anything so
+        self.commands = Commands(spec, model, num_envs, self.substeps, longest, device,
+                                 robot if isinstance(robot, RobotSpec) else None)  # fmt: skip
         self.white = White(num_envs, device)
         self.sensors = Sensors(self.dynamics, num_envs, self.white, spec.control_dt, device)
         self.readings = Readings(spec, varied, num_envs, self.white, device)

@@ -124,7 +124,7 @@ class EmulatedArm:
         self._qpos, self._qvel = (slice(int(a), int(a) + n) for a in (first.qposadr[0], first.dofadr[0]))
         actuator = self.model.actuator(robot.joints[0]).id
         self._ctrl = slice(actuator, actuator + n)
-        self._lead = lead(robot.name, self.model, np.arange(actuator, actuator + n))
+        self._lead = lead(robot, self.model, np.arange(actuator, actuator + n))
         self._data.qpos[self._qpos], self._data.ctrl[self._ctrl] = robot.home, robot.home
         self._command = np.array(robot.home)
         self._velocity = CommandVelocity(self._command, robot.servo_dt)

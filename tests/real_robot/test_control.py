@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,7 +80,7 @@ def test_one_action_gives_the_same_joint_commands_in_simulation_and_on_the_arm()
     description.option.timestep = task.physics_dt
     model = description.compile()
     assert isinstance(model, mujoco.MjModel)
-    commands = Commands(replace(task.spec, robot=""), model, 1, 10, 0)  # no lead, which the arm itself adds
+    commands = Commands(task.spec, model, 1, 10, 0)
     commands.reset(np.array([0]), HOME[None])
     for step, action in enumerate(actions):
         seen = measured[10 * step].joint_pos[None]

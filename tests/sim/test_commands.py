@@ -1,7 +1,5 @@
 """From actions to commands: the arm's own shaping, at every physics step, late by exactly the latency."""
 
-from dataclasses import replace
-
 import mujoco
 import numpy as np
 import pytest
@@ -56,8 +54,8 @@ def test_commands_of_an_arm_that_feeds_forward_lead_by_their_own_velocity():
     model, rng = description.compile(), np.random.default_rng(2)
     qpos, actions = np.tile(FR3.home, (2, 1)), rng.uniform(-1, 1, (5, 2, 7))
     plain, leading = [], []
-    for spec, played in ((replace(task.spec, robot=""), plain), (task.spec, leading)):
-        commands = Commands(spec, model, 2, 10, 0)
+    for robot, played in ((None, plain), (FR3, leading)):
+        commands = Commands(task.spec, model, 2, 10, 0, robot=robot)
         commands.reset(np.arange(2), qpos)
         played += [commands.step(a, qpos, np.zeros(2, int)).copy() for a in actions]
     path, lead = np.concatenate([qpos[:, None], *plain], axis=1), np.concatenate(leading, axis=1)
