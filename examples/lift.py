@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/lift"))
     parser.add_argument("--randomize", default="default", help="what differs between worlds: none, default or a file")
-    parser.add_argument("--noise", type=float, default=0.3, help="deviation of what disturbs the expert's actions")
+    parser.add_argument("--noise", type=float, default=0.15, help="deviation of what disturbs the expert's actions")
     parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds: few episodes, little fitting")
     options = parser.parse_args()
     episodes, steps, scored = (4, 200, 4) if options.quick else (200, 20_000, 400)

@@ -7,7 +7,8 @@ PostureTask; Nakamura and Hanafusa 1986 on damping):
 
 e is the pose's error, cut to what a control step may move; the weak pull to the posture q0 takes what freedom is left.
 The joint step is then divided by the action's scale: the inverse of `joint_pos_target`. A servo without an integral
-hangs below its target, by gravity's torque over its stiffness; q is where the last target lets the arm rest.
+hangs below its target, by gravity's torque over its stiffness, as far as the arm's controller does not carry the weight
+(gravcomp); q is where the last target lets the arm rest.
 
 Legend: N worlds, n joints.
 """
@@ -76,8 +77,10 @@ class ToolMotion:
     def _sag(self, joints: np.ndarray) -> np.ndarray:
         """How far gravity pulls joints (n,) off the target that a position servo holds: its torque over kp [rad]."""
         self._configuration.update(joints)
-        mujoco.mj_rne(self.model, self._configuration.data, 0, self._torque)
-        return self._torque / self._stiffness
+        data = self._configuration.data
+        mujoco.mj_rne(self.model, data, 0, self._torque)
+        mujoco.mj_passive(self.model, data)
+        return (self._torque - data.qfrc_gravcomp) / self._stiffness
 
     def _solve(self, joints: np.ndarray, position: np.ndarray, turned: np.ndarray, rotation: np.ndarray) -> np.ndarray:
         mink = self._mink
