@@ -24,7 +24,7 @@ _OVER = 0.03  # between fingertips and cube on the way
 _ENOUGH = 0.008  # from the mark
 _LINED_UP, _STRAYED = 0.008, 0.022  # off the line: to begin with, and to begin anew
 _ABOVE = 0.015  # from the place to go down at
-_LEAD = 0.04  # that the command is ahead of the tool, which lags
+_LEAD = 0.02  # that the command is ahead of the tool: farther, and a prompt arm throws the cube past the mark
 
 
 class PushExpert(ToolExpert):
