@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat.numpy  # noqa: F401  array_namespace imports it when first called: 60 ms, amid a motion
 from array_api_compat import array_namespace
 
 from .arrays import constant

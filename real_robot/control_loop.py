@@ -14,7 +14,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import array_api_compat.numpy  # noqa: F401  array_namespace imports it when first called: 60 ms, amid a motion
 import numpy as np
 
 from ..action import shape_command

@@ -233,8 +233,6 @@ def main() -> int:
     except ImportError:
         line.send(b"N" + b"the FR3 needs Franka's library: pip install 'poise[franka]'")
         return 1
-    warmed = CommandSpline(FR3, np.zeros(7))
-    warmed.command(np.ones(7))  # out of reach at once: imports what catching up needs, for which there is no time later
     go_first(PRIORITY)
     try:
         Loop(line, options.host).run()

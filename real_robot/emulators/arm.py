@@ -126,8 +126,7 @@ class EmulatedArm:
         self._ctrl = slice(actuator, actuator + n)
         self._lead = lead(robot, self.model, np.arange(actuator, actuator + n))
         self._data.qpos[self._qpos], self._data.ctrl[self._ctrl] = robot.home, robot.home
-        self._command = np.array(robot.home)
-        self._velocity = CommandVelocity(self._command, robot.servo_dt)
+        self._stand(np.array(robot.home))
         mujoco.mj_step(self.model, self._data, nstep=SETTLE)
         self._settled = float(self._data.time)
         self._rng = np.random.default_rng(Stream(int(self.options.seed), "twin/noise").integer(0, 0)[0])
@@ -170,8 +169,7 @@ class EmulatedArm:
     def place(self, joint_pos: np.ndarray, gripper: float | None = None) -> None:
         """Put the arm (n,) [rad], and its gripper, somewhere at once: what a hand does to an arm without torque."""
         self._data.qpos[self._qpos], self._data.qvel[:] = joint_pos, 0.0
-        self._command = np.array(joint_pos)
-        self._velocity = CommandVelocity(self._command, self.robot.servo_dt)
+        self._stand(np.array(joint_pos))
         if gripper is not None and self.robot.gripper is not None:
             for joint in self.robot.gripper.joints:
                 self._data.joint(joint).qpos[0] = gripper
@@ -179,13 +177,16 @@ class EmulatedArm:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in whole milliseconds."""
-        steps, lead = round(seconds / PHYSICS_DT), self._lead
-        most = round(self._velocity.held / PHYSICS_DT) if lead.any() else steps
+        steps, most = round(seconds / PHYSICS_DT), round(self._velocity.held / PHYSICS_DT)
         while steps > 0:
-            ahead = lead * self._velocity.at(self._data.time, self._command) if lead.any() else 0.0
+            ahead = self._lead * self._velocity.at(self._data.time, self._command)
             self._data.ctrl[self._ctrl] = self._command + ahead
             self._mujoco.mj_step(self.model, self._data, nstep=min(steps, most))
             steps -= most
+
+    def _stand(self, joint_pos: np.ndarray) -> None:
+        """Follow (n,) [rad] from now on, at a standstill."""
+        self._command, self._velocity = joint_pos, CommandVelocity(joint_pos, self.robot.servo_dt)
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
         """Joint positions [rad] and velocities [rad/s] (n,) as the arm's encoders tell them."""
